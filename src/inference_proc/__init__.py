@@ -1,0 +1,1 @@
+"""The inference process: decides, records experiences and serves."""

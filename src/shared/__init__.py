@@ -1,0 +1,1 @@
+"""The contract both processes stand on: segments, records, configuration. Imports neither process."""

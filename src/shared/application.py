@@ -1,0 +1,135 @@
+"""What an application offers the core: a model, layouts and, if it has them, a gate and a reward.
+
+An application is a module with a function `create(settings, folder) -> Application`; a configuration
+names it (`application: tandem.queen`). Everything here is a value or a protocol: the core never learns what
+an observation means.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ApplicationError
+
+if TYPE_CHECKING:
+    import torch
+
+MASKED = -1e9
+"""The logit of a choice that must not be taken (finite, so that entropy stays finite too)."""
+
+
+@dataclass(frozen=True)
+class ActionHead:
+    """One categorical choice of an action: its name, its number of choices, their labels if they have any."""
+
+    name: str
+    size: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate said about one action.
+
+    `expected_reward` may be -inf (the action cannot be paid for). `components` has one number for each of the
+    gate's `components` names.
+    """
+
+    send: bool
+    reason: str
+    expected_reward: float
+    components: tuple[float, ...] = ()
+
+
+class Gate(Protocol):
+    """Judges an action before it is sent. Called on the decision path: no blocking, no input or output."""
+
+    components: tuple[str, ...]
+
+    def evaluate(self, observation: Any, action: tuple[int, ...], key: Hashable, version: int) -> Verdict:
+        """Judge `action` for `observation`; `version` is the model version that chose it."""
+
+    def sent(self, key: Hashable, action: tuple[int, ...]) -> None:
+        """The action was let through and will be answered."""
+
+    def failed(self, key: Hashable, action: tuple[int, ...]) -> None:
+        """The client could not execute the action that was sent last: undo `sent`."""
+
+    def forget(self, key: Hashable) -> None:
+        """The key will not come back: drop what is kept about it."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts and averages for status replies, ready for JSON."""
+
+    def clear(self) -> None:
+        """Forget exploration state and statistics (a reset)."""
+
+
+class RewardCalculator(Protocol):
+    """Computes the reward of a decision from the observation before and the one after it.
+
+    `context_dtype` is a fixed-size numpy dtype: what must be kept of the earlier observation. It is stored
+    in shared memory, so that a reward can still be computed after a crash of the server.
+    """
+
+    context_dtype: np.dtype[Any]
+
+    def context(self, observation: Any) -> NDArray[Any]:
+        """The 0-dimensional array of `context_dtype` that `reward` will need later."""
+
+    def reward(
+        self, context: NDArray[Any], action: tuple[int, ...], executed: bool, observation: Any
+    ) -> tuple[float, dict[str, float]]:
+        """The reward in -1..1 and its components, given the later `observation`."""
+
+
+@dataclass(frozen=True)
+class Application:
+    """The parts that a configuration plugs into the core.
+
+    `build_model()` returns a `torch.nn.Module` whose `forward(observations: float32[B, F])` returns one tensor of
+    logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the
+    logit `MASKED`. `encode(observation)` returns float32[F], finite. `handler(engine, config)` returns the application's
+    message handler for the bundled server, if it speaks a protocol of its own. `describe` is shown by `/health`-like pages.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    heads: tuple[ActionHead, ...]
+    build_model: Callable[[], torch.nn.Module]
+    encode: Callable[[Any], NDArray[np.float32]] = lambda observation: np.asarray(observation, dtype=np.float32)
+    build_gate: Callable[[], Gate] | None = None
+    build_reward: Callable[[], RewardCalculator] | None = None
+    handler: Callable[..., Any] | None = None
+    gate_components: tuple[str, ...] = ()
+    context_dtype: np.dtype[Any] | None = None
+
+
+def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:
+    """Import module `name` and call its `create(settings, folder)`.
+
+    `folder` is the folder of the configuration file: relative paths in `settings` start there.
+
+    Raises ApplicationError if the name is badly written, the module does not exist or has no `create`. An
+    ImportError from inside the user's module is passed on untouched.
+    """
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise ApplicationError(f"application: {name!r} is not a module name such as 'tandem.queen'")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise ApplicationError(f"application: no module named {name!r} can be imported") from error
+        raise
+    create = getattr(module, "create", None)
+    if create is None:
+        raise ApplicationError(f"application: module {name!r} has no function create(settings, folder)")
+    application: Application = create(settings, folder)
+    return application

@@ -1,0 +1,218 @@
+"""The configuration of an instance: every setting, its default and its bounds.
+
+`load(path)` is strict: one ConfigError lists every problem. `load(path, strict=False)` logs each problem as an
+error and takes the default in its place. A missing file or key always means the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+from .settings import keys, read, section, setting
+
+log = logging.getLogger(__name__)
+
+PLAN_KEYS = (
+    "training_interval",
+    "batch_size",
+    "min_batch_size",
+    "buffer_capacity",
+    "lock_timeout",
+    "simulation_reward_weight",
+    "actual_reward_weight",
+    "train_on_wait",
+    "wait_reward_multiplier",
+    "enabled",
+)
+"""Settings of the section `trainer` that may also stand at the top of the file, as in a flat file."""
+
+
+@dataclass(frozen=True)
+class ContinuousTrainingConfig:
+    """The section `trainer`: how and when the trainer process learns."""
+
+    training_interval: float = setting(1.0, "seconds between training steps", above=0, live=True)
+    batch_size: int = setting(32, "experiences in a training step", at_least=1, live=True)
+    min_batch_size: int = setting(8, "with fewer experiences a step is skipped", at_least=1, live=True)
+    buffer_capacity: int = setting(10_000, "completed experiences kept in each lane's ring", at_least=1)
+    lock_timeout: float = setting(5.0, "seconds a caller that may wait waits for a process-local lock", above=0)
+    simulation_reward_weight: float = setting(0.3, "weight of the expected reward", at_least=0, at_most=1, live=True)
+    actual_reward_weight: float = setting(0.7, "weight of the actual reward", at_least=0, at_most=1, live=True)
+    train_on_wait: bool = setting(True, "learn from decisions that the gate blocked", live=True)
+    wait_reward_multiplier: float = setting(0.5, "discount of a blocked decision", at_least=0, at_most=1, live=True)
+    enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
+    steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, live=True)
+    learner: str = setting("tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute")
+    learning_rate: float = setting(0.001, "of the Adam optimiser", above=0, live=True)
+    entropy_weight: float = setting(0.01, "strength of the pull towards exploration", at_least=0, live=True)
+    gradient_clip: float = setting(1.0, "largest gradient norm", above=0, live=True)
+    importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, live=True)
+    max_policy_lag: int = setting(0, "train only on decisions at most this many versions old; 0: no bound", at_least=0)
+    device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "threads of a training step; 0: chosen for the machine", at_least=0)
+    nice: int = setting(5, "how much the trainer yields the processor to the server", at_least=0, at_most=19)
+    seed: int = setting(-1, "of sampling and initial weights; -1: from the system", at_least=-1)
+    deterministic: bool = setting(False, "bit-identical weights from the same log and seed")
+    checkpoint_interval: float = setting(30.0, "seconds between checkpoints", above=0, live=True)
+    checkpoints_kept: int = setting(5, "newest checkpoints kept", at_least=1, live=True)
+    max_failures: int = setting(10, "failed steps in a row that end the trainer", at_least=1, live=True)
+
+    def check(self) -> list[str]:
+        """Problems that concern several settings."""
+        problems = []
+        if self.min_batch_size > self.batch_size:
+            problems.append(f"min_batch_size: {self.min_batch_size} is above batch_size ({self.batch_size})")
+        if self.min_batch_size > self.buffer_capacity:
+            problems.append(f"min_batch_size: {self.min_batch_size} is above buffer_capacity ({self.buffer_capacity})")
+        total = self.simulation_reward_weight + self.actual_reward_weight
+        if abs(total - 1.0) > 0.01:
+            problems.append(
+                f"simulation_reward_weight: {self.simulation_reward_weight:g} and actual_reward_weight"
+                f" {self.actual_reward_weight:g} add up to {total:g} (allowed: 1, give or take 0.01)"
+            )
+        return problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for replies and manifests."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, path: Path | str, strict: bool = False) -> ContinuousTrainingConfig:
+        """The section `trainer` of a configuration file. Missing, unreadable or invalid: all defaults, logged.
+
+        With `strict` a problem raises ConfigError instead.
+        """
+        try:
+            return load(path).trainer
+        except ConfigError as error:
+            if strict:
+                raise
+            log.error("%s; every setting takes its default", error)
+            return cls()
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """The section `inference`: the process that decides."""
+
+    command: str = setting("", "your own server's command line; empty: the bundled server; none: servers attach")
+    host: str = setting("127.0.0.1", "address the bundled server binds to")
+    port: int = setting(8010, "port of the bundled server", at_least=0, at_most=65535)
+    lanes: int = setting(4, "writer lanes: how many server processes may record at once", at_least=1, at_most=16)
+    temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, live=True)
+    exploration_floor: float = setting(
+        0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, live=True
+    )
+    seed: int = setting(-1, "of the actions drawn; -1: from the system", at_least=-1)
+    pending_capacity: int = setting(1024, "decisions of one lane that may wait for their reward", at_least=1)
+    pending_timeout: float = setting(150.0, "seconds after which a waiting decision is dropped", above=0, live=True)
+    max_keys: int = setting(4096, "keys remembered; the least recently used go first", at_least=1)
+    attach_timeout: float = setting(30.0, "seconds a server waits for the instance to appear", at_least=0)
+    allowed_origins: list[str] = setting(
+        ["http://localhost:3010", "http://localhost:8080"], "origins that browsers may call from"
+    )
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """The section `weights`: how versions are handed over."""
+
+    slots: int = setting(4, "versions kept in shared memory", at_least=2, at_most=16)
+
+
+@dataclass(frozen=True)
+class SupervisorConfig:
+    """The section `supervisor`: how `ctl` starts, watches and stops the processes."""
+
+    start_timeout: float = setting(60.0, "seconds until a started process must be ready", above=0)
+    hang_timeout: float = setting(10.0, "seconds without progress after which a process is replaced", above=0)
+    stop_grace: float = setting(5.0, "seconds between asking a process to stop and killing it", above=0)
+    backoff_first: float = setting(0.2, "seconds before the second restart in a row; doubles", above=0)
+    backoff_limit: float = setting(10.0, "longest wait between restarts, seconds", above=0)
+    max_restarts: int = setting(6, "restarts in a row that end in the state fatal", at_least=1)
+    log_max_bytes: int = setting(10_000_000, "size at which a log file is rotated", at_least=4096)
+    log_files: int = setting(3, "rotated log files kept", at_least=1)
+    mode: str = setting("0600", "permissions of the segments", choices=("0600", "0640", "0644", "0660"))
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """The section `logging`."""
+
+    level: str = setting("info", "least severe level written", choices=("debug", "info", "warning", "error"), live=True)
+    format: str = setting("text", "one line per event, as text or JSON", choices=("text", "json"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that one instance needs to know."""
+
+    application: str = setting("tandem.queen", "module of the application")
+    settings: dict[str, Any] = setting({}, "the application's own settings")
+    data_dir: str = setting("data", "folder of checkpoints, logs and kept rings")
+    trainer: ContinuousTrainingConfig = section(ContinuousTrainingConfig)
+    inference: InferenceConfig = section(InferenceConfig)
+    weights: WeightsConfig = section(WeightsConfig)
+    supervisor: SupervisorConfig = section(SupervisorConfig)
+    logging: LoggingConfig = section(LoggingConfig)
+    folder: str = "."
+    """Folder of the file that was read; relative paths of the application start there. Not a setting."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for replies, manifests and `parse`."""
+        plain = dataclasses.asdict(self)
+        del plain["folder"]
+        return plain
+
+
+def parse(data: Any, source: str, folder: str = ".", strict: bool = True) -> Config:
+    """A Config from plain data. Raises ConfigError, or with `strict=False` logs each problem and takes defaults."""
+    problems: list[str] = []
+    if isinstance(data, Mapping):
+        data = dict(data)
+        flat = {key: data.pop(key) for key in PLAN_KEYS if key in data}
+        trainer = data.get("trainer") or {}
+        if flat and isinstance(trainer, Mapping):
+            problems += [f"{key}: stands here and as trainer.{key}; keep one" for key in flat if key in trainer]
+            data["trainer"] = {**flat, **trainer}
+        if "folder" in data:
+            problems.append("folder: unknown key")
+            del data["folder"]
+    known = [key for key in keys(Config) if key != "folder"]
+    config, more = read(Config, data, "", known)
+    problems += more
+    if problems and strict:
+        raise ConfigError(source, problems)
+    for problem in problems:
+        log.error("%s: %s; the default is used", source, problem)
+    return dataclasses.replace(config, folder=folder)
+
+
+def load(path: Path | str | None, strict: bool = True) -> Config:
+    """The configuration in a YAML file; without a path or file, all defaults.
+
+    Raises ConfigError if the file cannot be read, is not YAML, or (strict) has any problem.
+    """
+    if path is None:
+        return Config()
+    path = Path(path)
+    folder = str(path.resolve().parent)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        log.info("%s does not exist: every setting takes its default", path)
+        return Config(folder=folder)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if strict:
+            raise ConfigError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from error
+        log.error("%s cannot be read: %s; every setting takes its default", path, error)
+        return Config(folder=folder)
+    return parse(data, str(path), folder, strict)

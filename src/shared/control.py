@@ -1,0 +1,195 @@
+"""The control segment: counters, flags, metrics and history of one instance, readable by any process.
+
+Standard library only. `ctl` creates it and writes its magic after every other segment is complete; each field has the
+writer that layout.py names. Fields are aligned 64-bit words, stored and loaded whole; if a writer dies between two
+fields, each of them still holds a value that was written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+from . import layout
+from .errors import LayoutMismatch, SegmentInvalid, SegmentMissing
+from .processes import boot_id
+from .segments import create, map_descriptor, open_segment, segment_path
+
+
+class Control:
+    """One instance's control segment, mapped.
+
+    `words` and `floats` are memoryviews of the whole segment as u64 and f64: item assignment stores one aligned word.
+    (struct.pack_into would zero the field first, and a reader would see that.)
+    """
+
+    def __init__(self, instance: str, descriptor: int, writable: bool) -> None:
+        self.instance = instance
+        self.path = segment_path(instance, "control")
+        self._descriptor = descriptor
+        self._mapping = map_descriptor(descriptor, self.path, layout.CONTROL_BYTES, writable)
+        self.bytes = memoryview(self._mapping)
+        self.words = self.bytes.cast("Q")
+        self.floats = self.bytes.cast("d")
+
+    @classmethod
+    def create(cls, instance: str, values: dict[str, int | float], schema: dict[str, Any], mode: int = 0o600) -> Control:
+        """Create the segment with header `values` and the `schema`. It is not valid before `finish` is called.
+
+        Raises SegmentExists, SegmentSpaceError, or ValueError if the schema is too long.
+        """
+        text = json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()
+        if len(text) > layout.SCHEMA_ROOM:
+            raise ValueError(f"the schema takes {len(text)} bytes and {layout.SCHEMA_ROOM} are there")
+        control = cls(instance, create(instance, "control", layout.CONTROL_BYTES, mode), writable=True)
+        control.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + len(text)] = text
+        boot = int(boot_id().replace("-", ""), 16)
+        header: dict[str, int | float] = {
+            "layout_version": layout.LAYOUT_VERSION,
+            "segment_bytes": layout.CONTROL_BYTES,
+            "schema_hash": schema_hash(text),
+            "schema_bytes": len(text),
+            "epoch": int.from_bytes(os.urandom(8), "little"),
+            "boot_id_low": boot & (2**64 - 1),
+            "boot_id_high": boot >> 64,
+            "created_at": time.time(),
+            **values,
+        }
+        for name, value in header.items():
+            control.set(name, value)
+        return control
+
+    def finish(self) -> None:
+        """Make the instance valid: every other segment must be complete by now."""
+        self.set("magic", layout.MAGIC)
+
+    @classmethod
+    def attach(cls, instance: str, writable: bool = True, timeout: float = 0.0) -> Control:
+        """Attach to a running instance, waiting up to `timeout` seconds for it to appear and be complete.
+
+        Raises SegmentMissing, SegmentInvalid (never finished), or LayoutMismatch.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return cls._attach_once(instance, writable)
+            except (SegmentMissing, SegmentInvalid):
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.01)
+
+    @classmethod
+    def _attach_once(cls, instance: str, writable: bool) -> Control:
+        descriptor = open_segment(instance, "control", writable)
+        path = segment_path(instance, "control")
+        try:
+            head = os.pread(descriptor, 16, 0)
+            magic = int.from_bytes(head[:8], "little")
+            version = int.from_bytes(head[8:], "little")
+            if magic == 0:
+                raise SegmentInvalid(path, "is being created, or its creator died before it was complete")
+            if magic != layout.MAGIC:
+                raise SegmentInvalid(path, "is not a control segment of Tandem")
+            if version != layout.LAYOUT_VERSION:
+                raise LayoutMismatch(path, f"has layout version {version}; this program reads {layout.LAYOUT_VERSION}")
+            control = cls(instance, descriptor, writable)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        text = bytes(control._schema_bytes())
+        if schema_hash(text) != control.get("schema_hash"):
+            control.close()
+            raise LayoutMismatch(path, "the schema text does not match its hash: the segment is damaged")
+        return control
+
+    def get(self, name: str) -> Any:
+        """Value of a field: int for u64, float for f64. Names as in `layout.offset`."""
+        word = layout.offset(name) >> 3
+        return self.words[word] if layout.kind(name) == "u64" else self.floats[word]
+
+    def set(self, name: str, value: int | float) -> None:
+        """Store one whole word. Only the field's writer may call this."""
+        word = layout.offset(name) >> 3
+        if layout.kind(name) == "u64":
+            self.words[word] = int(value)
+        else:
+            self.floats[word] = float(value)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Raise a counter. Only the field's writer may call this, from one thread at a time."""
+        self.words[layout.offset(name) >> 3] += amount
+
+    def lane(self, index: int) -> dict[str, Any]:
+        """All fields of a lane (each is whole; together they may be of slightly different moments)."""
+        return {name: self.get(f"lane.{index}.{name}") for name in layout.LANE_FIELDS}
+
+    def _schema_bytes(self) -> memoryview:
+        return self.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + min(self.get("schema_bytes"), layout.SCHEMA_ROOM)]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The schema that the instance was created with: record, pending entry, tensors, application."""
+        schema: dict[str, Any] = json.loads(bytes(self._schema_bytes()))
+        return schema
+
+    def history(self, since: int = 0, limit: int = layout.HISTORY_ROWS) -> list[dict[str, float]]:
+        """The newest rows of the step history whose version is above `since`, oldest first, at most `limit`.
+
+        A row that is being written while it is read is left out.
+        """
+        head = self.get("history.head")
+        rows = []
+        first = max(1, head - min(limit, layout.HISTORY_ROWS) + 1)
+        for number in range(first, head + 1):
+            word = (layout.HISTORY_AT + (number - 1) % layout.HISTORY_ROWS * layout.HISTORY_ROW_BYTES) >> 3
+            if self.words[word] != number:
+                continue
+            row = {column: self.floats[word + 1 + i] for i, (column, _) in enumerate(layout.HISTORY_COLUMNS)}
+            if self.words[word] == number and row["version"] > since:
+                rows.append(row)
+        return rows
+
+    def append_history(self, row: dict[str, float]) -> None:
+        """Append a row to the step history (the trainer only). A crash in the middle leaves an invalid row."""
+        number = self.get("history.head") + 1
+        word = (layout.HISTORY_AT + (number - 1) % layout.HISTORY_ROWS * layout.HISTORY_ROW_BYTES) >> 3
+        self.words[word] = 0
+        for i, (column, _) in enumerate(layout.HISTORY_COLUMNS):
+            self.floats[word + 1 + i] = row.get(column, 0.0)
+        self.words[word] = number
+        self.set("history.head", number)
+
+    def command(self, code: str, argument: int = 0) -> int:
+        """Ask the trainer for something and return the command's sequence number; `answer` tells when it is done."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            self.set("command.code", layout.COMMANDS.index(code))
+            self.set("command.argument", argument)
+            sequence: int = self.get("command.sequence") + 1
+            self.set("command.sequence", sequence)
+            return sequence
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Unmap, if nothing refers to the mapping any more, and close the descriptor. Idempotent."""
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        self._descriptor = -1
+        try:
+            self.words.release()
+            self.floats.release()
+            self.bytes.release()
+            self._mapping.close()
+        except BufferError:
+            pass  # an array of somebody's still views the mapping: it lives until that array goes
+
+
+def schema_hash(text: bytes) -> int:
+    """First 8 bytes of the SHA-256 of the schema text, little-endian."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")

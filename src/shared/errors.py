@@ -1,0 +1,103 @@
+"""Every error Tandem raises.
+
+TandemError
+├── ConfigError            a configuration file or value was refused; lists every problem
+├── ApplicationError       the configured application could not be imported or is incomplete
+├── SegmentError           something about a shared-memory segment
+│   ├── SegmentMissing     the segment does not exist (nothing runs, or it was swept)
+│   ├── SegmentExists      the segment is there already and would have been overwritten
+│   ├── SegmentSpaceError  /dev/shm has not enough room; carries bytes needed and free
+│   ├── SegmentInvalid     the segment is truncated, half created or not ours
+│   └── LayoutMismatch     layout version or schema differ; names the first difference
+├── LaneBusy               every lane already has a living writer; names the holders
+├── ModelMismatch          a model's tensors are not those that the weights slots were made for
+├── CheckpointError        a checkpoint is unreadable or belongs to another model
+└── SupervisorError        an instance could not be started, found or stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TandemError(Exception):
+    """Base of every error that Tandem raises on purpose."""
+
+
+class ConfigError(TandemError):
+    """A configuration was refused.
+
+    `problems` holds one line for each problem: path, value, what is allowed.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in self.problems))
+
+
+class ApplicationError(TandemError):
+    """The configured application is badly written, not found, or lacks what the core needs."""
+
+
+class SegmentError(TandemError):
+    """Something about the shared-memory segment `segment`."""
+
+    def __init__(self, segment: str, message: str) -> None:
+        self.segment = segment
+        super().__init__(f"{segment}: {message}")
+
+
+class SegmentMissing(SegmentError):
+    """A segment that should be there is not: nothing runs under that name, or it was swept."""
+
+
+class SegmentExists(SegmentError):
+    """A segment that was to be created exists already."""
+
+
+class SegmentSpaceError(SegmentError):
+    """The shared-memory file system is too full for a segment of `needed` bytes; `free` are left."""
+
+    def __init__(self, segment: str, needed: int, free: int) -> None:
+        self.needed = needed
+        self.free = free
+        super().__init__(
+            segment,
+            f"needs {needed} bytes of shared memory and {free} are free;"
+            " make room in /dev/shm or raise its size (containers: --shm-size=256m)",
+        )
+
+
+class SegmentInvalid(SegmentError):
+    """A segment is truncated, was never finished, or is not one of Tandem's."""
+
+
+class LayoutMismatch(SegmentError):
+    """A segment was made by another layout version or for another schema."""
+
+
+class LaneBusy(TandemError):
+    """Every writer lane has a living owner; `holders` are their process ids."""
+
+    def __init__(self, instance: str, holders: Sequence[int]) -> None:
+        self.instance = instance
+        self.holders = tuple(holders)
+        pids = ", ".join(map(str, self.holders)) or "unknown"
+        super().__init__(
+            f"instance {instance!r}: every writer lane is taken (process {pids});"
+            " raise inference.lanes or stop a server"
+        )
+
+
+class ModelMismatch(TandemError):
+    """A model's tensors differ from those the slots or a checkpoint were made for."""
+
+
+class CheckpointError(TandemError):
+    """A checkpoint cannot be read or does not belong to this model."""
+
+
+class SupervisorError(TandemError):
+    """An instance could not be started, found or stopped."""

@@ -1,0 +1,108 @@
+"""Named shared-memory segments: where they lie, how they are created, found and removed.
+
+Standard library only. A segment is created whole (O_EXCL, then fully allocated, so that a full file system is an
+error here and never a SIGBUS later) and becomes valid when its maker writes its magic as the very last step. Nothing
+but `ctl` removes one.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+
+from .errors import SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceError
+
+FOLDER = os.environ.get("TANDEM_SHM", "/dev/shm")
+"""The shared-memory file system; the environment variable is for tests on a file system of their own."""
+PREFIX = "tandem."
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+def check_instance(instance: str) -> str:
+    """Return `instance` if it can name an instance, else raise ValueError saying what is allowed."""
+    if not 1 <= len(instance) <= 64 or not _NAME.issuperset(instance):
+        raise ValueError(f"instance {instance!r} is not a name of 1 to 64 letters, digits, '-' and '_'")
+    return instance
+
+
+def segment_name(instance: str, part: str) -> str:
+    """The name under which `multiprocessing.shared_memory` finds the segment."""
+    return f"{PREFIX}{check_instance(instance)}.{part}"
+
+
+def segment_path(instance: str, part: str) -> str:
+    """The file of the segment."""
+    return os.path.join(FOLDER, segment_name(instance, part))
+
+
+def create(instance: str, part: str, size: int, mode: int = 0o600) -> int:
+    """Create a segment of `size` zero bytes and return its descriptor (read and write, to be closed by the caller).
+
+    Raises SegmentExists, or SegmentSpaceError naming the bytes needed and free.
+    """
+    path = segment_path(instance, part)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise SegmentExists(path, "exists already; `ctl down` or `ctl clean` removes it") from None
+    try:
+        os.fchmod(descriptor, mode)
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        os.close(descriptor)
+        os.unlink(path)
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
+            space = os.statvfs(FOLDER)
+            raise SegmentSpaceError(path, size, space.f_bavail * space.f_frsize) from None
+        raise
+    return descriptor
+
+
+def open_segment(instance: str, part: str, writable: bool = True) -> int:
+    """Open an existing segment and return its descriptor. Raises SegmentMissing."""
+    path = segment_path(instance, part)
+    try:
+        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)") from None
+
+
+def map_descriptor(descriptor: int, path: str, size: int, writable: bool = True) -> mmap.mmap:
+    """Map exactly `size` bytes. Raises SegmentInvalid if the file has another size."""
+    actual = os.fstat(descriptor).st_size
+    if actual != size:
+        raise SegmentInvalid(path, f"is {actual} bytes long and should be {size}")
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    return mmap.mmap(descriptor, size, mmap.MAP_SHARED, access)
+
+
+def list_segments(instance: str | None = None) -> dict[str, list[str]]:
+    """The segments in the file system: instance name -> parts, sorted."""
+    found: dict[str, list[str]] = {}
+    for entry in sorted(os.listdir(FOLDER)):
+        if not entry.startswith(PREFIX):
+            continue
+        name, _, part = entry[len(PREFIX) :].partition(".")
+        if part and (instance is None or name == instance):
+            found.setdefault(name, []).append(part)
+    return found
+
+
+def remove_instance(instance: str) -> list[str]:
+    """Remove every segment of an instance, the control segment first, and return the parts removed.
+
+    The caller holds the instance's lock: nothing here asks whether somebody still uses them.
+    """
+    parts = list_segments(instance).get(instance, [])
+    parts.sort(key=lambda part: part != "control")
+    removed = []
+    for part in parts:
+        if part == "lock":
+            continue
+        try:
+            os.unlink(segment_path(instance, part))
+        except FileNotFoundError:
+            continue
+        removed.append(part)
+    return removed

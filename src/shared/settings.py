@@ -1,0 +1,157 @@
+"""Declaring and reading settings: frozen dataclasses whose fields carry bounds, choices and a line of text.
+
+`read(cls, mapping, path)` turns plain data (a YAML document) into an instance and a list of problems, each
+naming the path, the value and what is allowed. A value with a problem takes its default, so that a
+caller who may not fail can still go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A dataclass field with bounds and its documentation. `live`: may change while the instance runs."""
+    metadata = {"text": text, "above": above, "at_least": at_least, "at_most": at_most, "choices": choices, "live": live}
+    if isinstance(default, (dict, list)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(cls: type[T]) -> T:
+    """A dataclass field that is itself a group of settings."""
+    field: T = dataclasses.field(default_factory=cls)
+    return field
+
+
+def allowed(field: dataclasses.Field[Any]) -> str:
+    """What a setting accepts, in words: `a whole number, at least 1`."""
+    meta = field.metadata
+    if meta["choices"]:
+        return "one of " + ", ".join(meta["choices"])
+    words = [_KIND_WORDS.get(_kind(field), str(field.type))]
+    if meta["above"] is not None:
+        words.append(f"above {meta['above']:g}")
+    if meta["at_least"] is not None:
+        words.append(f"at least {meta['at_least']:g}")
+    if meta["at_most"] is not None:
+        words.append(f"at most {meta['at_most']:g}")
+    return ", ".join(words)
+
+
+_KIND_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "dict": "a mapping",
+    "list": "a list of texts",
+}
+
+
+def _kind(field: dataclasses.Field[Any]) -> str:
+    return str(field.type).partition("[")[0]
+
+
+def _fault(field: dataclasses.Field[Any], value: Any) -> str:
+    """Why `value` does not fit, or an empty string."""
+    meta, kind = field.metadata, _kind(field)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = {
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": is_number and math.isfinite(value),
+        "bool": isinstance(value, bool),
+        "str": isinstance(value, str),
+        "dict": isinstance(value, Mapping),
+        "list": isinstance(value, list) and all(isinstance(item, str) for item in value),
+    }[kind]
+    if not fits:
+        return f"is not {_KIND_WORDS[kind]}"
+    if meta["choices"] and value not in meta["choices"]:
+        return "is not " + allowed(field)
+    if meta["above"] is not None and value <= meta["above"]:
+        return f"is not above {meta['above']:g}"
+    if meta["at_least"] is not None and value < meta["at_least"]:
+        return f"is below {meta['at_least']:g}"
+    if meta["at_most"] is not None and value > meta["at_most"]:
+        return f"is above {meta['at_most']:g}"
+    return ""
+
+
+def unknown_key(path: str, known: Iterable[str]) -> str:
+    """The problem line of a key that nobody reads, with the nearest valid one."""
+    known = list(known)
+    key = path.rpartition(".")[2]
+    leaves = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(path, known, 1, 0.6) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(key, list(leaves), 1, 0.6)
+    ]
+    return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def keys(cls: type[Any], path: str = "") -> list[str]:
+    """Dotted paths of all settings under a dataclass."""
+    hints = get_type_hints(cls)
+    found = []
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found += keys(hints[field.name], f"{path}{field.name}.")  # type: ignore[arg-type]
+        else:
+            found.append(path + field.name)
+    return found
+
+
+def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None) -> tuple[T, list[str]]:
+    """An instance of `cls` from plain `data`, and the problems found in it, one line each.
+
+    A `check(self) -> list[str]` method of a dataclass adds problems that concern several fields; if it finds
+    any, the fields of that group take their defaults.
+    """
+    known = keys(cls) if known is None else known  # type: ignore[arg-type]
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    if data is None:
+        data = {}
+    if not isinstance(data, Mapping):
+        return cls(), [f"{path.rstrip('.') or 'the document'}: {data!r} is not a mapping of keys to values"]
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, value in data.items():
+        field = fields.get(key)
+        if field is None:
+            problems.append(unknown_key(f"{path}{key}", known))
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key], more = read(hints[key], value, f"{path}{key}.", known)
+            problems += more
+        elif fault := _fault(field, value):
+            problems.append(f"{path}{key}: {value!r} {fault} (allowed: {allowed(field)}; default {_default(field)!r})")
+        else:
+            values[key] = float(value) if _kind(field) == "float" else value
+    result = cls(**values)
+    check = getattr(result, "check", None)
+    if check is not None and (faults := check()):
+        problems += [path + fault for fault in faults]
+        result = cls(**{key: value for key, value in values.items() if dataclasses.is_dataclass(hints[key])})
+    return result, problems
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    assert field.default_factory is not dataclasses.MISSING
+    return field.default_factory()

@@ -1,0 +1,1 @@
+"""What ctl runs once the environment exists: it starts, watches and stops the two processes."""
