@@ -62,6 +62,9 @@ class Gate(Protocol):
     def failed(self, key: Hashable, action: tuple[int, ...]) -> None:
         """The client could not execute the action that was sent last: undo `sent`."""
 
+    def rewarded(self, reward: float) -> None:
+        """The actual reward of an action that was sent came in."""
+
     def forget(self, key: Hashable) -> None:
         """The key will not come back: drop what is kept about it."""
 
@@ -95,9 +98,11 @@ class Application:
     """The parts that a configuration plugs into the core.
 
     `build_model()` returns a `torch.nn.Module` whose `forward(observations: float32[B, F])` returns one tensor of
-    logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the
-    logit `MASKED`. `encode(observation)` returns float32[F], finite. `handler(engine, config)` returns the application's
-    message handler for the bundled server, if it speaks a protocol of its own. `describe` is shown by `/health`-like pages.
+    logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the logit
+    `MASKED`. `encode(observation)` returns float32[F], finite. `handler(engine)` returns the application's message
+    handler for the bundled server, if it speaks a protocol of its own. `gate_components` and `context_dtype` are those
+    of the gate and the reward calculator (they fix the record's size before either is built). `failed_reward` is what
+    an action earns that the client could not execute.
     """
 
     name: str
@@ -110,6 +115,7 @@ class Application:
     handler: Callable[..., Any] | None = None
     gate_components: tuple[str, ...] = ()
     context_dtype: np.dtype[Any] | None = None
+    failed_reward: float = -0.5
 
 
 def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:

@@ -8,16 +8,17 @@ fields, each of them still holds a value that was written.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import time
-from typing import Any
 
 from . import layout
 from .errors import LayoutMismatch, SegmentInvalid, SegmentMissing
 from .processes import boot_id
 from .segments import create, map_descriptor, open_segment, segment_path
+
+TYPE_CHECKING = False  # typing itself, json and hashlib cost operators' commands more than all the rest: see attach
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Control:
@@ -37,11 +38,15 @@ class Control:
         self.floats = self.bytes.cast("d")
 
     @classmethod
-    def create(cls, instance: str, values: dict[str, int | float], schema: dict[str, Any], mode: int = 0o600) -> Control:
+    def create(
+        cls, instance: str, values: dict[str, int | float], schema: dict[str, Any], mode: int = 0o600
+    ) -> Control:
         """Create the segment with header `values` and the `schema`. It is not valid before `finish` is called.
 
         Raises SegmentExists, SegmentSpaceError, or ValueError if the schema is too long.
         """
+        import json
+
         text = json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()
         if len(text) > layout.SCHEMA_ROOM:
             raise ValueError(f"the schema takes {len(text)} bytes and {layout.SCHEMA_ROOM} are there")
@@ -68,22 +73,23 @@ class Control:
         self.set("magic", layout.MAGIC)
 
     @classmethod
-    def attach(cls, instance: str, writable: bool = True, timeout: float = 0.0) -> Control:
+    def attach(cls, instance: str, writable: bool = True, timeout: float = 0.0, check_schema: bool = True) -> Control:
         """Attach to a running instance, waiting up to `timeout` seconds for it to appear and be complete.
 
+        `check_schema=False` leaves the schema text unread, for commands that want counters only and fast.
         Raises SegmentMissing, SegmentInvalid (never finished), or LayoutMismatch.
         """
         deadline = time.monotonic() + timeout
         while True:
             try:
-                return cls._attach_once(instance, writable)
+                return cls._attach_once(instance, writable, check_schema)
             except (SegmentMissing, SegmentInvalid):
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(0.01)
 
     @classmethod
-    def _attach_once(cls, instance: str, writable: bool) -> Control:
+    def _attach_once(cls, instance: str, writable: bool, check_schema: bool) -> Control:
         descriptor = open_segment(instance, "control", writable)
         path = segment_path(instance, "control")
         try:
@@ -100,8 +106,7 @@ class Control:
         except BaseException:
             os.close(descriptor)
             raise
-        text = bytes(control._schema_bytes())
-        if schema_hash(text) != control.get("schema_hash"):
+        if check_schema and schema_hash(bytes(control._schema_bytes())) != control.get("schema_hash"):
             control.close()
             raise LayoutMismatch(path, "the schema text does not match its hash: the segment is damaged")
         return control
@@ -133,6 +138,8 @@ class Control:
     @property
     def schema(self) -> dict[str, Any]:
         """The schema that the instance was created with: record, pending entry, tensors, application."""
+        import json
+
         schema: dict[str, Any] = json.loads(bytes(self._schema_bytes()))
         return schema
 
@@ -192,4 +199,6 @@ class Control:
 
 def schema_hash(text: bytes) -> int:
     """First 8 bytes of the SHA-256 of the schema text, little-endian."""
+    import hashlib
+
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")

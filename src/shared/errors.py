@@ -17,7 +17,9 @@ TandemError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+TYPE_CHECKING = False  # spares commands that must start fast the import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class TandemError(Exception):

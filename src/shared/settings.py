@@ -27,7 +27,14 @@ def setting(
     live: bool = False,
 ) -> Any:
     """A dataclass field with bounds and its documentation. `live`: may change while the instance runs."""
-    metadata = {"text": text, "above": above, "at_least": at_least, "at_most": at_most, "choices": choices, "live": live}
+    metadata = {
+        "text": text,
+        "above": above,
+        "at_least": at_least,
+        "at_most": at_most,
+        "choices": choices,
+        "live": live,
+    }
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -110,7 +117,7 @@ def keys(cls: type[Any], path: str = "") -> list[str]:
     found = []
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[field.name]):
-            found += keys(hints[field.name], f"{path}{field.name}.")  # type: ignore[arg-type]
+            found += keys(hints[field.name], f"{path}{field.name}.")
         else:
             found.append(path + field.name)
     return found
@@ -122,7 +129,7 @@ def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None
     A `check(self) -> list[str]` method of a dataclass adds problems that concern several fields; if it finds
     any, the fields of that group take their defaults.
     """
-    known = keys(cls) if known is None else known  # type: ignore[arg-type]
+    known = keys(cls) if known is None else known
     problems: list[str] = []
     values: dict[str, Any] = {}
     if data is None:

@@ -1,0 +1,169 @@
+"""Checkpoints on disk: safetensors for model and optimiser, a JSON manifest with hashes. No pickle.
+
+A checkpoint is a folder `<version, 12 digits>`: it is written under a temporary name, synced, and renamed, so that a
+folder with a final name is whole. Whatever is read is checked against the manifest's hashes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from .errors import CheckpointError
+from .weights import FlatModel
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_MODEL, _OPTIMISER, _MANIFEST = "model.safetensors", "optimiser.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint whose manifest was read; the tensors are read and checked when they are loaded."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def version(self) -> int:
+        """The model version that was saved."""
+        return int(self.manifest["version"])
+
+    def _read(self, name: str) -> dict[str, torch.Tensor]:
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / name}: cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != self.manifest["sha256"].get(name):
+            raise CheckpointError(f"{self.folder / name}: its contents do not match the manifest's hash")
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self.folder / name}: is not a safetensors file: {error}") from error
+
+    def load_model(self, flat: FlatModel) -> None:
+        """Copy the weights into a model. Raises CheckpointError naming the first difference; nothing is half-loaded."""
+        tensors = self._read(_MODEL)
+        for spec in flat.layout.specs:
+            tensor = tensors.get(spec.name)
+            if tensor is None:
+                raise CheckpointError(f"{self.folder}: has no tensor {spec.name}; it belongs to another model")
+            if tuple(tensor.shape) != spec.shape or tensor.dtype != flat.state()[spec.name].dtype:
+                found = f"{tensor.dtype} {list(tensor.shape)}"
+                raise CheckpointError(f"{self.folder}: {spec.name} is {found}, the model has {spec.describe()}")
+        with torch.no_grad():
+            for name, view in flat.state().items():
+                view.copy_(tensors[name])
+
+    def load_optimiser(self) -> dict[str, torch.Tensor]:
+        """The optimiser's tensors by name. Raises CheckpointError."""
+        return self._read(_OPTIMISER)
+
+
+class CheckpointStore:
+    """The checkpoints of one instance in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        version: int,
+        model: Mapping[str, torch.Tensor],
+        optimiser: Mapping[str, torch.Tensor],
+        details: Mapping[str, Any],
+    ) -> Path:
+        """Write a checkpoint and return its folder. `details` (config, metrics, ...) go into the manifest.
+
+        Raises CheckpointError if the disk refuses; nothing half-written keeps a final name.
+        """
+        final = self.folder / f"{version:012d}"
+        temporary = self.folder / f".{version:012d}.{os.getpid()}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            hashes = {}
+            for name, tensors in ((_MODEL, model), (_OPTIMISER, optimiser)):
+                data = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
+                hashes[name] = hashlib.sha256(data).hexdigest()
+                _write(temporary / name, data)
+            manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
+            _write(temporary / _MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+            _sync_folder(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            os.rename(temporary, final)
+            _sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(f"{final}: cannot be written: {error}") from error
+        return final
+
+    def all(self) -> list[Checkpoint]:
+        """Every checkpoint with a readable manifest, oldest version first; others are logged and left out."""
+        found = []
+        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        for name in names:
+            if not name.isdecimal():
+                continue
+            path = self.folder / name / _MANIFEST
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                if manifest["format"] != FORMAT or int(manifest["version"]) != int(name):
+                    raise ValueError("another format or version")
+                if not isinstance(manifest["sha256"], dict):
+                    raise TypeError("no hashes")
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.error("checkpoint %s is left out: its manifest cannot be used (%s)", path.parent, error)
+                continue
+            found.append(Checkpoint(self.folder / name, manifest))
+        return found
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files match their hashes, or None."""
+        for checkpoint in reversed(self.all()):
+            try:
+                checkpoint._read(_MODEL)
+                checkpoint._read(_OPTIMISER)
+            except CheckpointError as error:
+                log.error("%s; an older checkpoint is tried", error)
+                continue
+            return checkpoint
+        return None
+
+    def prune(self, keep: int, spare: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        """Remove all but the newest `keep` checkpoints and those whose version is in `spare`."""
+        for checkpoint in self.all()[: -keep or None]:
+            if checkpoint.version not in spare:
+                shutil.rmtree(checkpoint.folder, ignore_errors=True)
+        for left in self.folder.glob(".*"):
+            if left.is_dir() and left.name.rpartition(".")[2] != str(os.getpid()):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,237 @@
+"""A writer lane: the ring and the pending table of one server process, and their counters.
+
+The lane's owner holds a flock on the ring's file: it is free the moment the owner dies. Threads of the owner share
+the lane under a process-local lock with a timeout. Nothing here ever waits for another process. If the owner dies
+half way through a record, the next owner finds an invalid row (never a half one), settles the counters and
+goes on with the pending decisions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from . import layout
+from .arrays import HEADER_BYTES, SharedArray
+from .control import Control
+from .errors import LaneBusy
+from .pending import PendingTable
+from .processes import own_identity
+from .records import PREFIX_BYTES, SEND, RecordLayout, checksum
+from .segments import segment_path
+
+log = logging.getLogger(__name__)
+
+
+class Lane:
+    """The writing end of lane `index`. Claim one with `Lane.claim`."""
+
+    def __init__(
+        self, control: Control, records: RecordLayout, index: int, lock_file: int, lock_timeout: float
+    ) -> None:
+        self.control = control
+        self.records = records
+        self.index = index
+        self.lock_timeout = lock_timeout
+        self.capacity: int = control.get("capacity")
+        self._lock = threading.Lock()
+        self._lock_file = lock_file
+        self._ring = SharedArray(control.instance, f"ring{index}", records.record, self.capacity)
+        self._row_bytes = records.record.itemsize
+        self._raw = self._ring.raw
+        self._ring_words = self._ring.word_view
+        base = layout.LANES_AT + index * layout.LANE_BYTES
+        self._at = {name: (base + at) >> 3 for name, (at, _) in layout.LANE_FIELDS.items()}
+        self._words = control.words
+        self._head_word = self._at["head"]
+        self._completed_word = self._at["completed"]
+        self.pending = PendingTable(
+            SharedArray(control.instance, f"pending{index}", records.pending, control.get("pending_capacity")), records
+        )
+        self._settle()
+
+    @classmethod
+    def claim(cls, control: Control, records: RecordLayout, lock_timeout: float = 5.0) -> Lane:
+        """Take the first free lane; a dead owner's is free. Raises LaneBusy naming the holders' process ids."""
+        holders = []
+        for index in range(control.get("lanes")):
+            path = segment_path(control.instance, f"ring{index}")
+            lock_file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock_file)
+                holders.append(control.get(f"lane.{index}.owner"))
+                continue
+            pid, ticks = own_identity()
+            for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
+                control.set(f"lane.{index}.{name}", value)
+            control.add(f"lane.{index}.claims")
+            return cls(control, records, index, lock_file, lock_timeout)
+        raise LaneBusy(control.instance, holders)
+
+    def get(self, name: str) -> Any:
+        """A counter of this lane."""
+        return self.control.get(f"lane.{self.index}.{name}")
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Raise a counter of this lane. The caller holds the lane (`hold`) or is the only thread."""
+        self._words[self._at[name]] += amount
+
+    def add_float(self, name: str, amount: float) -> None:
+        """Raise a floating-point sum of this lane, as `count`."""
+        self.control.floats[self._at[name]] += amount
+
+    @contextmanager
+    def hold(self, timeout: float | None = None) -> Iterator[bool]:
+        """The process-local lock, for several calls that belong together; yields False if it was not to be had."""
+        held = self._lock.acquire(timeout=self.lock_timeout if timeout is None else timeout)
+        if not held:
+            self.count("lock_timeouts")
+            log.warning("lane %d: the lock was not free within %g s", self.index, self.lock_timeout)
+        try:
+            yield held
+        finally:
+            if held:
+                self._lock.release()
+
+    def next_ticket(self) -> int:
+        """Number a decision. Called while holding the lane."""
+        word = self._at["tickets"]
+        ticket = self._words[word] + 1
+        self._words[word] = ticket
+        self._words[self._at["decided"]] += 1
+        return int(ticket)
+
+    def append(self, payload: bytes) -> int:
+        """Append one completed experience and return its number (from 1). Called while holding the lane.
+
+        The order of the stores is the protocol: invalidate, write, make valid, count.
+        """
+        number = self._words[self._head_word] + 1
+        start = HEADER_BYTES + (number - 1) % self.capacity * self._row_bytes
+        word = start >> 3
+        self._ring_words[word] = 0
+        self._raw[start + PREFIX_BYTES : start + self._row_bytes] = payload
+        self._ring_words[word + 1] = checksum(payload, number)
+        self._ring_words[word] = number
+        self._words[self._head_word] = number
+        self._words[self._completed_word] += 1
+        return int(number)
+
+    def complete(self, key: bytes, reward: float) -> np.void | None:
+        """Complete the decision pending under `key`; the appended record, or None if there is none.
+
+        The record is appended before the entry is cleared: a crash in between leaves it in both, and `_settle`
+        finds it by its ticket.
+        """
+        payload = self.pending.payload_with_reward(key, reward)
+        if payload is None:
+            self.count("unmatched")
+            return None
+        number = self.append(payload)
+        self.pending.clear(key)
+        self._sync_pending()
+        self.count("reward_count")
+        self.add_float("reward_sum", reward)
+        return self.record(number)
+
+    def record(self, number: int) -> np.void:
+        """A copy of the record with this number, which this lane appended lately."""
+        row: np.void = self._ring.array[(number - 1) % self.capacity].copy()
+        return row
+
+    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
+        """Let a decision wait for its reward under `key`. An older one under the same key is superseded."""
+        if key in self.pending:
+            self.pending.clear(key)
+            self.count("superseded")
+        elif self.pending.is_full:
+            self.pending.clear(self.pending.oldest())
+            self.count("dropped")
+        self.pending.store(ticket, payload, key, context)
+        self._sync_pending()
+
+    def drop(self, key: bytes, reason: str = "dropped") -> bool:
+        """Give up the decision pending under `key`; False if there is none."""
+        if key not in self.pending:
+            return False
+        self.pending.clear(key)
+        self._sync_pending()
+        self.count(reason)
+        return True
+
+    def expire(self, older_than: float) -> list[bytes]:
+        """Drop the decisions made before the wall-clock time `older_than` and return their keys."""
+        expired = self.pending.older_than(older_than)
+        for key in expired:
+            self.drop(key, "expired")
+        return expired
+
+    def clear(self) -> None:
+        """Forget every experience and every pending decision (a reset). Called while holding the lane."""
+        self._words[self._at["floor"]] = self._words[self._head_word]
+        for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
+            self.drop(key)
+
+    def beat(self) -> None:
+        """Say that the owner's main loop makes progress."""
+        self._words[self._at["progress"]] += 1
+        self._words[self._at["progress_ns"]] = time.monotonic_ns()
+
+    def count_decision(self, decision: int, version: int, nanoseconds: int) -> None:
+        """Count one decision, its outcome at the gate and its duration."""
+        self._words[self._at["send" if decision == SEND else "wait"]] += 1
+        self._words[self._at["version"]] = version
+        self._words[self._at["latency_sum_ns"]] += nanoseconds
+        self._words[self._at["latency_0"] + latency_bucket(nanoseconds)] += 1
+
+    def release(self) -> None:
+        """Give the lane back. Idempotent."""
+        if self._lock_file >= 0:
+            self.control.set(f"lane.{self.index}.owner", 0)
+            self.control.set(f"lane.{self.index}.ready", 0)
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+    def _sync_pending(self) -> None:
+        self._words[self._at["pending"]] = len(self.pending)
+
+    def _settle(self) -> None:
+        """Bring the counters into agreement with what the previous owner really wrote."""
+        head = self.get("head")
+        row = self._ring.array[head % self.capacity]
+        if row["sequence"] == head + 1 and int(row["checksum"]) == self._row_checksum(head + 1):
+            head += 1
+            self.control.set(f"lane.{self.index}.head", head)
+        if head:
+            # A crash between `append` and `clear` left the newest record pending as well.
+            self.pending.forget_ticket(int(self._ring.array[(head - 1) % self.capacity]["ticket"]))
+        self._sync_pending()
+        counts = self.control.lane(self.index)
+        self.control.set(f"lane.{self.index}.completed", head + counts["untrained"])
+        accounted = head + sum(
+            counts[name] for name in ("untrained", "pending", "expired", "superseded", "dropped", "rejected")
+        )
+        lost = counts["decided"] - accounted
+        if lost != counts["lost"]:
+            log.warning("lane %d: %d decision(s) in flight were lost with its last owner", self.index, lost)
+            self.control.set(f"lane.{self.index}.lost", max(0, lost))
+
+    def _row_checksum(self, number: int) -> int:
+        start = HEADER_BYTES + (number - 1) % self.capacity * self._row_bytes
+        return checksum(self._raw[start + PREFIX_BYTES : start + self._row_bytes], number)
+
+
+def latency_bucket(nanoseconds: int) -> int:
+    """Index of the duration bucket: 16 us * 2**(i/2), see layout.LATENCY_BUCKETS."""
+    quotient = nanoseconds * nanoseconds // 256_000_000
+    return min(layout.LATENCY_BUCKETS - 1, max(0, (quotient - 1).bit_length())) if quotient > 0 else 0

@@ -1,0 +1,131 @@
+"""What a learner is given and what it must offer, and the training reward of a batch."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .application import ActionHead
+from .config import ContinuousTrainingConfig
+from .errors import ApplicationError
+from .records import SEND
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Completed experiences as tensors on the learner's device.
+
+    observations float32[B, F], actions int64[B, heads], rewards float32[B] (training rewards), probabilities
+    float32[B] (with which the actions were drawn), sent bool[B].
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    probabilities: torch.Tensor
+    sent: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step reports: mean loss, mean policy entropy (nats), gradient norm before clipping, and the
+    share of importance weights that were clipped."""
+
+    loss: float
+    entropy: float
+    gradient_norm: float
+    clipped_share: float
+
+
+class Learner(Protocol):
+    """Turns batches into better weights. Built as `Learner(model, heads, config)`; trains `model` in place."""
+
+    def __init__(
+        self, model: torch.nn.Module, heads: tuple[ActionHead, ...], config: ContinuousTrainingConfig
+    ) -> None: ...
+
+    def step(self, batch: Batch) -> StepResult:
+        """One gradient step. May raise; the model must then be taken as spoilt."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything besides the model that a resumed learner needs, by name."""
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave. Raises KeyError or ValueError if it is another learner's."""
+
+
+def load_learner(name: str) -> Any:
+    """The learner class that `module:attribute` names. Raises ApplicationError saying which part is wrong."""
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute.isidentifier():
+        raise ApplicationError(f"trainer.learner: {name!r} is not of the form module:attribute")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ApplicationError(f"trainer.learner: no module named {module_name!r} can be imported") from error
+        raise
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ApplicationError(f"trainer.learner: module {module_name!r} has no {attribute!r}") from None
+
+
+def training_rewards(rows: NDArray[Any], config: ContinuousTrainingConfig) -> NDArray[np.float32]:
+    """The reward each record is trained with: float32[n].
+
+    SEND: simulation_reward_weight * expected + actual_reward_weight * actual. WAIT: expected * wait_reward_multiplier.
+    """
+    expected = rows["expected_reward"]
+    sent = config.simulation_reward_weight * expected + config.actual_reward_weight * rows["actual_reward"]
+    blocked = expected * config.wait_reward_multiplier
+    return np.where(rows["decision"] == SEND, sent, blocked).astype(np.float32)
+
+
+def make_batch(rows: NDArray[Any], rewards: NDArray[np.float32], device: torch.device) -> Batch:
+    """Records (structured [B]) and their training rewards as tensors."""
+
+    def tensor(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    return Batch(
+        observations=tensor(rows["observation"]),
+        actions=tensor(rows["action"].astype(np.int64)),
+        rewards=tensor(rewards),
+        probabilities=tensor(rows["probability"]),
+        sent=tensor(rows["decision"] == SEND),
+    )
+
+
+def history_row(
+    version: int, rows: NDArray[Any], rewards: NDArray[np.float32], result: StepResult, step_ms: float
+) -> dict[str, float]:
+    """The step-history row of a training step on `rows` that became `version`."""
+    lag = (version - 1) - rows["version"].astype(np.int64)
+    sent = rows["decision"] == SEND
+    return {
+        "version": version,
+        "time": time.time(),
+        "loss": result.loss,
+        "reward": float(rewards.mean()),
+        "actual_reward": float(rows["actual_reward"][sent].mean()) if sent.any() else float("nan"),
+        "batch": len(rows),
+        "step_ms": step_ms,
+        "gradient_norm": result.gradient_norm,
+        "entropy": result.entropy,
+        "lag_mean": float(lag.mean()),
+        "lag_max": float(lag.max()),
+        "clipped_share": result.clipped_share,
+        "event": 0.0,
+        "send_share": float(sent.mean()),
+        "expected_reward": float(rows["expected_reward"].mean()),
+    }

@@ -1,0 +1,80 @@
+"""Training metrics: rolling means and lifetime totals, written to the control segment after each step.
+
+One writer: whoever trains (the trainer process, or the server when training is coupled). A crash between two
+fields leaves each of them whole.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from .control import Control
+
+WINDOW = 100
+RATE_SECONDS = 60.0
+
+
+class TrainingMetrics:
+    """Counts steps, skips, errors and overruns; means are over the last 100 steps (requirement 8.1)."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._rolling: dict[str, deque[float]] = {
+            name: deque(maxlen=WINDOW) for name in ("loss", "batch", "step_ms", "reward", "actual_reward")
+        }
+        self._times: deque[float] = deque()
+        self._started = time.monotonic()
+        control.set("metrics.started_ns", time.monotonic_ns())
+        control.set("metrics.training_steps", 0)
+
+    def record(self, row: dict[str, float]) -> None:
+        """Record one successful step (a row of the step history)."""
+        control = self._control
+        for name, values in self._rolling.items():
+            if not math.isnan(row[name]):
+                values.append(row[name])
+        now = time.monotonic()
+        self._times.append(now)
+        control.add("metrics.total_steps")
+        control.add("metrics.training_steps")
+        control.add("metrics.total_samples", int(row["batch"]))
+        for name, column in (
+            ("average_loss", "loss"),
+            ("average_batch_size", "batch"),
+            ("average_step_ms", "step_ms"),
+            ("mean_reward", "reward"),
+            ("actual_reward", "actual_reward"),
+        ):
+            control.set(f"metrics.{name}", mean(self._rolling[column]))
+        for name, column in (
+            ("last_step_ms", "step_ms"),
+            ("entropy", "entropy"),
+            ("gradient_norm", "gradient_norm"),
+            ("clipped_share", "clipped_share"),
+            ("lag_mean", "lag_mean"),
+            ("lag_max", "lag_max"),
+        ):
+            control.set(f"metrics.{name}", row[column])
+        control.append_history(row)
+        self.refresh_rate()
+
+    def refresh_rate(self) -> None:
+        """Bring steps per second up to date: steps of the last 60 s, or since the start if that is shorter ago."""
+        now = time.monotonic()
+        while self._times and self._times[0] < now - RATE_SECONDS:
+            self._times.popleft()
+        span = min(RATE_SECONDS, max(now - self._started, 1e-3))
+        self._control.set("metrics.steps_per_second", len(self._times) / span)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Raise one of the lifetime counters: `skipped_steps`, `total_errors`, `overruns`, `refused`."""
+        self._control.add(f"metrics.{name}", amount)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean; NaN of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan

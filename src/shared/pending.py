@@ -1,0 +1,114 @@
+"""The pending table: decisions that wait for their reward, and all that is needed to compute it.
+
+One writer, the lane's owner. An entry is `sequence (its ticket), checksum, the record's payload, key, context`;
+sequence 0 is an empty place. Entries are written like ring rows: invalidate, write, make valid. The table outlives
+its owner: the next one reads the valid entries back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import HEADER_BYTES, SharedArray
+from .records import PENDING_KEY_BYTES, PREFIX_BYTES, RecordLayout, checksum, with_reward
+
+
+class PendingTable:
+    """Pending decisions by key (encoded, at most PENDING_KEY_BYTES bytes). Not thread-safe: the lane holds a lock."""
+
+    def __init__(self, shared: SharedArray, records: RecordLayout) -> None:
+        self._shared = shared
+        self._raw = shared.raw
+        self._words = shared.word_view
+        self._row_bytes = shared.row_bytes
+        self._payload_bytes = records.record.itemsize - PREFIX_BYTES
+        self._context_bytes = max(1, records.context_bytes)
+        self._places: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._adopt()
+
+    def _adopt(self) -> None:
+        valid = []
+        for place, row in enumerate(self._shared.array):
+            ticket = int(row["sequence"])
+            start = self._start(place)
+            body = self._raw[start + PREFIX_BYTES : start + self._row_bytes]
+            if ticket and checksum(body, ticket) == int(row["checksum"]):
+                valid.append((ticket, bytes(row["owner"]), place))
+            else:
+                self._words[start >> 3] = 0
+                self._free.append(place)
+        self._free.reverse()
+        for _, key, place in sorted(valid):
+            self._places[key] = place
+
+    def _start(self, place: int) -> int:
+        return HEADER_BYTES + place * self._row_bytes
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def keys(self) -> list[bytes]:
+        """The keys, oldest first."""
+        return list(self._places)
+
+    @property
+    def is_full(self) -> bool:
+        """True if no entry can be stored without clearing one."""
+        return not self._free
+
+    def oldest(self) -> bytes:
+        """Key of the oldest entry. Raises StopIteration if there is none."""
+        return next(iter(self._places))
+
+    def entry(self, key: bytes) -> NDArray[Any] | None:
+        """The entry as a 0-dimensional structured array (a copy), or None."""
+        place = self._places.get(key)
+        return None if place is None else np.asarray(self._shared.array[place].copy())
+
+    def payload_with_reward(self, key: bytes, reward: float) -> bytes | None:
+        """The record's payload with its actual reward filled in, or None if there is no such entry."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        start = self._start(place) + PREFIX_BYTES
+        return with_reward(self._raw[start : start + self._payload_bytes], reward)
+
+    def store(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
+        """Write an entry; the key must be new and the table not full."""
+        place = self._free.pop()
+        start = self._start(place)
+        body = b"".join((payload, key.ljust(PENDING_KEY_BYTES, b"\0"), context.ljust(self._context_bytes, b"\0")))
+        body = body.ljust(self._row_bytes - PREFIX_BYTES, b"\0")
+        self._words[start >> 3] = 0
+        self._raw[start + PREFIX_BYTES : start + self._row_bytes] = body
+        self._words[(start >> 3) + 1] = checksum(body, ticket)
+        self._words[start >> 3] = ticket
+        self._places[key] = place
+
+    def clear(self, key: bytes) -> None:
+        """Empty the entry's place."""
+        place = self._places.pop(key)
+        self._words[self._start(place) >> 3] = 0
+        self._free.append(place)
+
+    def forget_ticket(self, ticket: int) -> None:
+        """Empty the entry of a decision that is complete already."""
+        for key, place in list(self._places.items()):
+            if self._words[self._start(place) >> 3] == ticket:
+                self.clear(key)
+
+    def older_than(self, moment: float) -> list[bytes]:
+        """Keys of the entries whose decision was made before `moment` (seconds since 1970), oldest first."""
+        found = []
+        for key, place in self._places.items():
+            if float(self._shared.array[place]["timestamp"]) >= moment:
+                break
+            found.append(key)
+        return found

@@ -1,0 +1,154 @@
+"""The record of one experience, byte for byte, and the pending entry that it grows from.
+
+A record is `sequence, checksum, payload`. The writer stores sequence 0, the payload, the checksum, then the sequence:
+a reader that finds the expected sequence before and after copying a row has a whole one. The checksum is
+crc32(payload, sequence): it detects a damaged row, and on machines with weak store ordering also a torn one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY_BYTES = 64
+PENDING_KEY_BYTES = 128
+PREFIX_BYTES = 16
+"""Sequence and checksum, before the payload."""
+
+WAIT, SEND = 0, 1
+
+
+def encode_key(key: str, width: int) -> bytes:
+    """`key` as at most `width` bytes of UTF-8; a longer one is cut and ends in a digest, so that it stays unique."""
+    data = key.encode("utf-8", "surrogatepass")
+    if len(data) <= width:
+        return data
+    return data[: width - 16] + hashlib.sha256(data).hexdigest()[:16].encode()
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Sizes and dtypes of records and pending entries for one application.
+
+    `record` fields: sequence u8, checksum u8, ticket u8 (the decision's number, unique in its lane), version u8 (the
+    weights that decided), timestamp f8 (seconds since 1970), expected_reward f4, actual_reward f4 (NaN: none),
+    probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
+    i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
+    `pending` is a record followed by `owner` S128 (the key that a reward will name) and `context` (opaque bytes
+    with which the application computes the reward), padded.
+    """
+
+    features: int
+    heads: int
+    components: int
+    context_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        body = f"<QQd4fI{self.heads}i{4 * self.features}s{self.components}f{KEY_BYTES}s"
+        size = PREFIX_BYTES + struct.calcsize(body)
+        pad = -size % 8
+        fields: list[Any] = [
+            ("sequence", "<u8"),
+            ("checksum", "<u8"),
+            ("ticket", "<u8"),
+            ("version", "<u8"),
+            ("timestamp", "<f8"),
+            ("expected_reward", "<f4"),
+            ("actual_reward", "<f4"),
+            ("probability", "<f4"),
+            ("confidence", "<f4"),
+            ("decision", "<u4"),
+            ("action", "<i4", (self.heads,)),
+            ("observation", "<f4", (self.features,)),
+            ("components", "<f4", (self.components,)),
+            ("key", f"S{KEY_BYTES}"),
+        ]
+        if pad:
+            fields.append(("padding", f"V{pad}"))
+        record = np.dtype(fields)
+        tail: list[Any] = [("owner", f"S{PENDING_KEY_BYTES}"), ("context", f"V{max(1, self.context_bytes)}")]
+        pad = -(record.itemsize + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
+        if pad:
+            tail.append(("tail", f"V{pad}"))
+        pending = np.dtype([*fields, *tail])
+        object.__setattr__(self, "record", record)
+        object.__setattr__(self, "pending", pending)
+        object.__setattr__(self, "_payload", struct.Struct(f"{body}{record.itemsize - size}x"))
+
+    record: np.dtype[Any] = None  # type: ignore[assignment]
+    pending: np.dtype[Any] = None  # type: ignore[assignment]
+    _payload: struct.Struct = None  # type: ignore[assignment]
+
+    def pack(
+        self,
+        ticket: int,
+        version: int,
+        timestamp: float,
+        expected_reward: float,
+        actual_reward: float,
+        probability: float,
+        confidence: float,
+        decision: int,
+        action: Sequence[int],
+        observation: NDArray[np.float32],
+        components: Sequence[float],
+        key: bytes,
+    ) -> bytes:
+        """The payload of a record: everything after the checksum.
+
+        Raises struct.error or ValueError for a value that does not fit.
+        """
+        if observation.nbytes != 4 * self.features:
+            raise ValueError(f"observation: {observation.size} numbers, expected {self.features} (float32)")
+        return self._payload.pack(
+            ticket,
+            version,
+            timestamp,
+            expected_reward,
+            actual_reward,
+            probability,
+            confidence,
+            decision,
+            *action,
+            observation.tobytes(),
+            *components,
+            key,
+        )
+
+    def schema(self) -> dict[str, int]:
+        """What another process needs to rebuild this layout."""
+        return {
+            "features": self.features,
+            "heads": self.heads,
+            "components": self.components,
+            "context_bytes": self.context_bytes,
+        }
+
+
+ACTUAL_AT = 28
+"""Where in a payload the actual reward lies (see RecordLayout)."""
+
+_FLOAT = struct.Struct("<f")
+
+
+def with_reward(payload: bytes | memoryview, reward: float) -> bytes:
+    """The payload with its actual reward filled in."""
+    return b"".join((payload[:ACTUAL_AT], _FLOAT.pack(reward), payload[ACTUAL_AT + 4 :]))
+
+
+def checksum(payload: bytes | memoryview, sequence: int) -> int:
+    """crc32 of the payload, started with the sequence, so that a row copied elsewhere is not taken for valid."""
+    return zlib.crc32(payload, sequence & 0xFFFFFFFF)
+
+
+def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
+    """True if every number is finite. (A sum is finite only if all its terms are, short of overflow.)"""
+    return math.isfinite(float(observation.sum())) and all(map(math.isfinite, numbers))

@@ -1,0 +1,91 @@
+"""The trainer process: `python -m tandem.trainer_proc --instance NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import fcntl
+import logging
+import os
+import signal
+import sys
+
+import torch
+
+from ..shared.application import ActionHead
+from ..shared.errors import TandemError
+from ..shared.instance import Instance
+from ..shared.learning import Batch, load_learner
+from ..shared.logs import configure_logging
+from ..shared.replay import ExperienceReplayBuffer
+from ..shared.segments import segment_path
+from .trainer import ContinuousTrainer
+
+log = logging.getLogger(__name__)
+
+
+def warm_up(trainer: ContinuousTrainer) -> None:
+    """Run one step on a copy: the first step of a process imports and allocates for about 100 ms."""
+    model = copy.deepcopy(trainer.flat.model)
+    heads: tuple[ActionHead, ...] = trainer.instance.application.heads
+    learner = load_learner(trainer.config.learner)(model, heads, trainer.config)
+    rows, device = trainer.config.batch_size, trainer.device
+    learner.step(
+        Batch(
+            observations=torch.zeros(rows, trainer.instance.records.features, device=device),
+            actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
+            rewards=torch.zeros(rows, device=device),
+            probabilities=torch.ones(rows, device=device),
+            sent=torch.ones(rows, dtype=torch.bool, device=device),
+        )
+    )
+
+
+def take_trainer_lock(instance: str) -> int:
+    """Hold the flock of the only trainer; raises TandemError if another trainer lives."""
+    descriptor = os.open(segment_path(instance, "weights0"), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise TandemError(f"instance {instance!r} has a trainer already") from None
+    return descriptor
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train until SIGTERM or SIGINT: 0, or 1 with one message on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m tandem.trainer_proc", description="The trainer process.")
+    parser.add_argument("--instance", default=os.environ.get("TANDEM_INSTANCE", "default"))
+    options = parser.parse_args(arguments)
+    stop_asked = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop_asked.append(True))
+    try:
+        instance = Instance(options.instance, timeout=30.0)
+        configure_logging(instance.config.logging)
+        config = instance.config.trainer
+        os.nice(config.nice)
+        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) - 1))
+        take_trainer_lock(instance.name)
+        seed = None if config.seed < 0 else config.seed
+        buffer = ExperienceReplayBuffer(instance, seed=seed)
+        trainer = ContinuousTrainer(instance.build_model(), buffer)
+        warm_up(trainer)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: trainer.request_stop())
+        if stop_asked:
+            return 0
+        instance.control.set("trainer.ready", os.getpid())
+        log.info(
+            "version %d: training every %g s on %s", trainer.model_version, config.training_interval, trainer.device
+        )
+        trainer.run()
+        instance.control.set("trainer.ready", 0)
+    except TandemError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
