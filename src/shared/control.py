@@ -47,23 +47,23 @@ class Control:
         """
         import json
 
-        text = json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()
-        if len(text) > layout.SCHEMA_ROOM:
-            raise ValueError(f"the schema takes {len(text)} bytes and {layout.SCHEMA_ROOM} are there")
-        control = cls(instance, create(instance, "control", layout.CONTROL_BYTES, mode), writable=True)
-        control.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + len(text)] = text
         boot = int(boot_id().replace("-", ""), 16)
         header: dict[str, int | float] = {
             "layout_version": layout.LAYOUT_VERSION,
             "segment_bytes": layout.CONTROL_BYTES,
-            "schema_hash": schema_hash(text),
-            "schema_bytes": len(text),
             "epoch": int.from_bytes(os.urandom(8), "little"),
             "boot_id_low": boot & (2**64 - 1),
             "boot_id_high": boot >> 64,
             "created_at": time.time(),
             **values,
         }
+        copied = {name: value for name, value in header.items() if name in layout.HEADER_FIELDS}
+        text = json.dumps({**schema, "header": copied}, sort_keys=True, separators=(",", ":")).encode()
+        if len(text) > layout.SCHEMA_ROOM:
+            raise ValueError(f"the schema takes {len(text)} bytes and {layout.SCHEMA_ROOM} are there")
+        control = cls(instance, create(instance, "control", layout.CONTROL_BYTES, mode), writable=True)
+        control.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + len(text)] = text
+        header.update(schema_hash=schema_hash(text), schema_bytes=len(text))
         for name, value in header.items():
             control.set(name, value)
         return control
@@ -106,10 +106,23 @@ class Control:
         except BaseException:
             os.close(descriptor)
             raise
-        if check_schema and schema_hash(bytes(control._schema_bytes())) != control.get("schema_hash"):
-            control.close()
-            raise LayoutMismatch(path, "the schema text does not match its hash: the segment is damaged")
+        if check_schema:
+            try:
+                control._check_header()
+            except BaseException:
+                control.close()
+                raise
         return control
+
+    def _check_header(self) -> None:
+        """Compare the schema text with its hash and every header field with the copy that the schema holds."""
+        if schema_hash(bytes(self._schema_bytes())) != self.get("schema_hash"):
+            raise LayoutMismatch(
+                self.path, "schema_hash or schema_bytes: the schema text does not match its hash; it is damaged"
+            )
+        for name, value in self.schema["header"].items():
+            if self.get(name) != value:
+                raise LayoutMismatch(self.path, f"{name} is {self.get(name)} and was {value} at creation")
 
     def get(self, name: str) -> Any:
         """Value of a field: int for u64, float for f64. Names as in `layout.offset`."""

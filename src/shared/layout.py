@@ -189,6 +189,7 @@ _end = _place("inference process", "supervisor", _child("process.inference"), _e
 _end = _place("trainer", "trainer", _TRAINER, _end)
 _end = _place("commands", "operator commands, under the flock of the control segment", _COMMANDS, _end)
 
+HEADER_FIELDS = tuple(name for name, _, _ in _HEADER)
 SLOT_FIELDS = {name: (8 * index, kind) for index, (name, kind, _) in enumerate(_SLOT)}
 SLOT_BYTES = _LINE
 SLOTS_AT = -(-_end // 4096) * 4096
