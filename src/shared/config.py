@@ -63,6 +63,23 @@ class ContinuousTrainingConfig:
     deterministic: bool = setting(False, "bit-identical weights from the same log and seed")
     checkpoint_interval: float = setting(30.0, "seconds between checkpoints", above=0, live=True)
     checkpoints_kept: int = setting(5, "newest checkpoints kept", at_least=1, live=True)
+    best_checkpoints_kept: int = setting(3, "kept besides, for their live reward", at_least=0, live=True)
+    guard_max_jump: float = setting(
+        0.5, "a step that moves the weights by more than this share of their norm is refused; 0: no bound",
+        at_least=0, live=True,
+    )  # fmt: skip
+    guard_min_entropy: float = setting(
+        0.05, "a step that takes the policy's entropy (nats) below this from above twice of it is refused",
+        at_least=0, live=True,
+    )  # fmt: skip
+    live_guard: bool = setting(
+        True, "roll back when live decisions earn clearly less than the best kept version's", live=True
+    )
+    live_guard_window: int = setting(200, "newest decisions that the live guard judges by", at_least=20, live=True)
+    live_guard_sigmas: float = setting(4.0, "standard errors by which they must be worse", above=0, live=True)
+    reserve_core: bool = setting(
+        True, "with two or more processor cores, train beside the first and leave it to the server"
+    )
     max_failures: int = setting(10, "failed steps in a row that end the trainer", at_least=1, live=True)
 
     def check(self) -> list[str]:

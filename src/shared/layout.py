@@ -22,7 +22,9 @@ STATES = ("stopped", "starting", "running", "backoff", "fatal", "stopping")
 COMMANDS = ("none", "checkpoint", "rollback", "reset", "reload")
 """What an operator may ask of the trainer; the table stores the index."""
 
-ANSWERS = ("none", "done", "refused")
+ANSWERS = ("none", "done", "refused", "missing", "unreadable", "invalid", "failed")
+"""How a command ended: `missing` no such checkpoint, `unreadable` it is damaged or another model's, `invalid` settings
+were refused, `failed` it raised; the trainer's log says more."""
 
 Field = tuple[str, str, str]
 
@@ -79,7 +81,7 @@ _TRAINER: list[Field] = [
     ("trainer.ready", "u64", "process id of the trainer that is warmed up and in its loop"),
     ("trainer.answered", "u64", "sequence of the command answered last"),
     ("trainer.answer", "u64", "index into ANSWERS"),
-    ("trainer.answer_version", "u64", "version published by that command (0: none)"),
+    ("trainer.answer_version", "u64", "version that command published or saved (0: none)"),
     ("history.head", "u64", "rows ever written to the history"),
     ("metrics.total_steps", "u64", "successful training steps of the instance"),
     ("metrics.training_steps", "u64", "successful training steps of this trainer process"),
@@ -103,6 +105,12 @@ _TRAINER: list[Field] = [
     ("metrics.lag_max", "f64", "the same, largest"),
     ("metrics.actual_reward", "f64", "mean actual reward of the last 100 completed SEND decisions that were sampled"),
     ("metrics.started_ns", "u64", "start of this trainer, on the monotonic clock"),
+    ("metrics.pass_rate", "f64", "share of SEND in the live guard's window"),
+    ("metrics.live_reward", "f64", "mean actual reward of the SEND decisions in the live guard's window"),
+    ("metrics.live_score", "f64", "mean of actual rewards in that window, a blocked decision counting 0"),
+    ("metrics.live_best", "f64", "the live score of the best version kept, to which the guard compares"),
+    ("metrics.live_best_version", "u64", "that version (0: none yet)"),
+    ("metrics.guard_rollbacks", "u64", "rollbacks that the live guard made by itself"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),
