@@ -1,0 +1,76 @@
+"""The bundled application: a Queen that spawns parasites to stop a player's mining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..shared.application import ActionHead, Application
+from ..shared.errors import ConfigError
+from .features import FEATURE_SETS, FeatureEncoder
+from .gate import COMPONENTS, SimulationGate
+from .gate_config import GateConfigFile
+from .observation import SPAWN_TYPES
+from .reward import QueenReward, reward_context_dtype
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_DEFAULTS: dict[str, Any] = {
+    "gate_config": "simulation_gate.yaml",
+    "feature_set": "v28",
+    "presence": False,
+    "model": "candidates",
+}
+_CHOICES = {"feature_set": FEATURE_SETS, "model": ("candidates", "split_head")}
+
+
+def create(settings: Mapping[str, Any], folder: Path) -> Application:
+    """The Queen's parts for these settings.
+
+    `gate_config`: the gate's YAML file, relative to `folder`. `feature_set`: `v28` or `v29`. `presence`: rank chunks by
+    workers present instead of mining, in shuffled slots. `model`: `candidates` or `split_head`.
+
+    Raises ConfigError listing every setting that is unknown, of the wrong type or not allowed.
+    """
+    chosen = _checked(settings)
+    source = GateConfigFile(folder / chosen["gate_config"])
+    axis, chunks = source.current.chunks_per_axis, source.current.chunks
+    encoder = FeatureEncoder(source, chosen["feature_set"], chosen["presence"])
+
+    def build_model() -> nn.Module:
+        from .model import build_model
+
+        return build_model(chosen["model"], len(encoder.names), axis)
+
+    return Application(
+        name="tandem.queen",
+        features=encoder.names,
+        heads=(ActionHead("spawn_chunk", chunks), ActionHead("spawn_type", 2, SPAWN_TYPES)),
+        build_model=build_model,
+        encode=encoder,
+        build_gate=lambda: SimulationGate(source),
+        build_reward=lambda: QueenReward(source),
+        gate_components=COMPONENTS,
+        context_dtype=reward_context_dtype(chunks),
+    )
+
+
+def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    problems = []
+    for key, value in settings.items():
+        if key not in _DEFAULTS:
+            near = get_close_matches(str(key), _DEFAULTS, 1)
+            allowed = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(_DEFAULTS)}"
+            problems.append(f"{key}: is unknown; {allowed}")
+        elif key in _CHOICES and value not in _CHOICES[key]:
+            problems.append(f"{key}: {value!r} is not one of {', '.join(_CHOICES[key])}")
+        elif key == "presence" and not isinstance(value, bool):
+            problems.append(f"{key}: {value!r} is not true or false")
+        elif key == "gate_config" and not (isinstance(value, str) and value):
+            problems.append(f"{key}: {value!r} is not a file name")
+    if problems:
+        raise ConfigError("settings of tandem.queen", problems)
+    return {**_DEFAULTS, **settings}
