@@ -16,8 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from zlib import adler32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import layout
 from .arrays import HEADER_BYTES, SharedArray
@@ -25,7 +27,7 @@ from .control import Control
 from .errors import LaneBusy
 from .pending import PendingTable
 from .processes import own_identity
-from .records import PREFIX_BYTES, SEND, RecordLayout, checksum
+from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, checksums
 from .segments import segment_path
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,9 @@ class Lane:
         self._words = control.words
         self._head_word = self._at["head"]
         self._completed_word = self._at["completed"]
+        self._tickets_word = self._at["tickets"]
+        self._decided_word = self._at["decided"]
+        self._ticket_base = index << TICKET_BITS
         self.pending = PendingTable(
             SharedArray(control.instance, f"pending{index}", records.pending, control.get("pending_capacity")), records
         )
@@ -90,42 +95,80 @@ class Lane:
         """Raise a floating-point sum of this lane, as `count`."""
         self.control.floats[self._at[name]] += amount
 
+    def acquire(self) -> bool:
+        """Take the process-local lock, for calls that belong together; False (counted) if it was not to be had in
+        time.""" if self._lock.acquire(timeout=self.lock_timeout):
+            return True
+        self.count("lock_timeouts")
+        log.warning("lane %d: the lock was not free within %g s", self.index, self.lock_timeout)
+        return False
+
+    def unlock(self) -> None:
+        """Give back what `acquire` took."""
+        self._lock.release()
+
     @contextmanager
-    def hold(self, timeout: float | None = None) -> Iterator[bool]:
-        """The process-local lock, for several calls that belong together; yields False if it was not to be had."""
-        held = self._lock.acquire(timeout=self.lock_timeout if timeout is None else timeout)
-        if not held:
-            self.count("lock_timeouts")
-            log.warning("lane %d: the lock was not free within %g s", self.index, self.lock_timeout)
+    def hold(self) -> Iterator[bool]:
+        """`acquire` and `unlock` around a block that is told whether the lock was to be had."""
+        held = self.acquire()
         try:
             yield held
         finally:
             if held:
-                self._lock.release()
+                self.unlock()
 
     def next_ticket(self) -> int:
-        """Number a decision. Called while holding the lane."""
-        word = self._at["tickets"]
-        ticket = self._words[word] + 1
-        self._words[word] = ticket
-        self._words[self._at["decided"]] += 1
-        return int(ticket)
+        """Name a decision: lane and count. Called while holding the lane."""
+        words = self._words
+        count = words[self._tickets_word] + 1
+        words[self._tickets_word] = count
+        words[self._decided_word] += 1
+        return self._ticket_base + count
 
     def append(self, payload: bytes) -> int:
         """Append one completed experience and return its number (from 1). Called while holding the lane.
 
         The order of the stores is the protocol: invalidate, write, make valid, count.
         """
-        number = self._words[self._head_word] + 1
-        start = HEADER_BYTES + (number - 1) % self.capacity * self._row_bytes
+        words = self._words
+        number: int = words[self._head_word] + 1
+        row_bytes = self._row_bytes
+        start = HEADER_BYTES + (number - 1) % self.capacity * row_bytes
         word = start >> 3
-        self._ring_words[word] = 0
-        self._raw[start + PREFIX_BYTES : start + self._row_bytes] = payload
-        self._ring_words[word + 1] = checksum(payload, number)
-        self._ring_words[word] = number
-        self._words[self._head_word] = number
-        self._words[self._completed_word] += 1
-        return int(number)
+        rows = self._ring_words
+        rows[word] = 0
+        self._raw[start + PREFIX_BYTES : start + row_bytes] = payload
+        rows[word + 1] = adler32(payload) ^ (number & 0xFFFFFFFF)
+        rows[word] = number
+        words[self._head_word] = number
+        words[self._completed_word] += 1
+        return number
+
+    def append_many(self, rows: NDArray[Any]) -> int:
+        """Append completed experiences (structured [n], sequence and checksum not yet set); the last one's number.
+
+        The same protocol as `append` for a whole stretch at once: invalidate all rows, write them, make them valid,
+        count. Called while holding the lane.
+        """
+        rows = rows[-self.capacity :]
+        size, words = len(rows), self._words
+        head: int = words[self._head_word]
+        numbers = np.arange(head + 1, head + size + 1, dtype=np.uint64)
+        fresh = np.array(rows).view(np.uint8).reshape(size, self._row_bytes)
+        sums = checksums(fresh[:, PREFIX_BYTES:], numbers.view(np.int64))
+        fresh = fresh.view(np.uint64)
+        fresh[:, 0] = 0
+        fresh[:, 1] = sums
+        target, first = self._ring.words, head % self.capacity
+        until_end = min(size, self.capacity - first)
+        for part, at in ((slice(0, until_end), first), (slice(until_end, size), 0)):
+            stretch = slice(at, at + part.stop - part.start)
+            target[stretch, 0] = 0
+            target[stretch] = fresh[part]
+            target[stretch, 0] = numbers[part]
+        words[self._head_word] = head + size
+        words[self._completed_word] += size
+        return head + size
 
     def complete(self, key: bytes, reward: float) -> np.void | None:
         """Complete the decision pending under `key`; the appended record, or None if there is none.

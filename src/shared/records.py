@@ -2,7 +2,7 @@
 
 A record is `sequence, checksum, payload`. The writer stores sequence 0, the payload, the checksum, then the sequence:
 a reader that finds the expected sequence before and after copying a row has a whole one. The checksum is
-crc32(payload, sequence): it detects a damaged row, and on machines with weak store ordering also a torn one.
+seeded with the sequence: it detects a damaged row, and on machines with weak store ordering also a torn one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import adler32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ PREFIX_BYTES = 16
 """Sequence and checksum, before the payload."""
 
 WAIT, SEND = 0, 1
+
+TICKET_BITS = 48
+"""A ticket is the lane's index above this many bits, and the lane's count of decisions in them."""
 
 
 def encode_key(key: str, width: int) -> bytes:
@@ -38,7 +41,7 @@ def encode_key(key: str, width: int) -> bytes:
 class RecordLayout:
     """Sizes and dtypes of records and pending entries for one application.
 
-    `record` fields: sequence u8, checksum u8, ticket u8 (the decision's number, unique in its lane), version u8 (the
+    `record` fields: sequence u8, checksum u8, ticket u8 (names the decision: lane and count), version u8 (the
     weights that decided), timestamp f8 (seconds since 1970), expected_reward f4, actual_reward f4 (NaN: none),
     probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
     i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
@@ -145,8 +148,24 @@ def with_reward(payload: bytes | memoryview, reward: float) -> bytes:
 
 
 def checksum(payload: bytes | memoryview, sequence: int) -> int:
-    """crc32 of the payload, started with the sequence, so that a row copied elsewhere is not taken for valid."""
-    return zlib.crc32(payload, sequence & 0xFFFFFFFF)
+    """adler32(payload) xor the sequence's low 32 bits, so that a row in the wrong place is not taken for valid.
+
+    Any single flipped bit changes it (RFC 1950 defines Adler-32; unlike a CRC it is a sum, so `checksums` can take it
+    of many rows at once).
+    """
+    return adler32(payload) ^ (sequence & 0xFFFFFFFF)
+
+
+def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`checksum` of every row of uint8 [n, length] with its sequence int64 [n]: int64 [n].
+
+    Rows are summed as float64, which holds the sums exactly for rows of up to 8 MiB.
+    """
+    length = payloads.shape[1]
+    weights = np.stack([np.ones(length), np.arange(length, 0, -1.0)], axis=1)
+    sums = (payloads.astype(np.float64) @ weights).astype(np.int64)
+    low, high = (1 + sums[:, 0]) % 65521, (length + sums[:, 1]) % 65521
+    return (high << 16 | low) ^ (sequences & 0xFFFFFFFF)
 
 
 def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:

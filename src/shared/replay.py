@@ -52,26 +52,23 @@ class ExperienceReplayBuffer:
         lane = self.lane
         expected = experience.expected_reward if experience.expected_reward != -math.inf else WAIT_FLOOR
         observation = np.ascontiguousarray(experience.observation, dtype=np.float32).reshape(-1)
-        actual = math.nan if experience.actual_reward is None else experience.actual_reward
+        actual = experience.actual_reward
         components = tuple(experience.gate_components.values())
-        numbers = (expected, experience.nn_confidence, experience.timestamp, 0.0 if math.isnan(actual) else actual)
-        with lane.hold() as held:
-            if not held:
-                return False
+        numbers = (expected, experience.nn_confidence, experience.timestamp, 0.0 if actual is None else actual)
+        if not lane.acquire():
+            return False
+        try:
             ticket = lane.next_ticket()
             if not self._fits(observation, components) or not is_finite_record(observation, *numbers, *components):
                 lane.count("rejected")
                 log.warning("an experience was rejected: its length is wrong or a value is not finite")
-                return False
-            if experience.actual_reward is not None and math.isnan(experience.actual_reward):
-                lane.count("rejected")
                 return False
             payload = lane.records.pack(
                 ticket,
                 experience.model_version,
                 experience.timestamp or time.time(),
                 expected,
-                actual,
+                math.nan if actual is None else actual,
                 experience.probability,
                 experience.nn_confidence,
                 experience.decision,
@@ -80,10 +77,13 @@ class ExperienceReplayBuffer:
                 components,
                 encode_key(experience.territory_id, KEY_BYTES),
             )
+            lane.count("send" if experience.decision else "wait")
             if experience.is_completed:
                 lane.append(payload)
             else:
                 lane.defer(ticket, payload, encode_key(experience.territory_id, PENDING_KEY_BYTES), b"")
+        finally:
+            lane.unlock()
         return True
 
     def _fits(self, observation: np.ndarray[Any, np.dtype[np.float32]], components: tuple[float, ...]) -> bool:
