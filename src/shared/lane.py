@@ -96,8 +96,8 @@ class Lane:
         self.control.floats[self._at[name]] += amount
 
     def acquire(self) -> bool:
-        """Take the process-local lock, for calls that belong together; False (counted) if it was not to be had in
-        time.""" if self._lock.acquire(timeout=self.lock_timeout):
+        """Take the process-local lock, for calls that belong together; False (counted) if it stays taken too long."""
+        if self._lock.acquire(timeout=self.lock_timeout):
             return True
         self.count("lock_timeouts")
         log.warning("lane %d: the lock was not free within %g s", self.index, self.lock_timeout)
