@@ -18,6 +18,8 @@ from .reward import QueenReward, reward_context_dtype
 if TYPE_CHECKING:
     from torch import nn
 
+    from .protocol import QueenProtocol
+
 _DEFAULTS: dict[str, Any] = {
     "gate_config": "simulation_gate.yaml",
     "feature_set": "v28",
@@ -45,6 +47,11 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
 
         return build_model(chosen["model"], len(encoder.names), axis)
 
+    def handler(engine: Any) -> QueenProtocol:
+        from .protocol import QueenProtocol
+
+        return QueenProtocol(engine, source)
+
     return Application(
         name="tandem.queen",
         features=encoder.names,
@@ -53,6 +60,7 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
         encode=encoder,
         build_gate=lambda: SimulationGate(source),
         build_reward=lambda: QueenReward(source),
+        handler=handler,
         gate_components=COMPONENTS,
         context_dtype=reward_context_dtype(chunks),
     )

@@ -1,7 +1,7 @@
 """The envelope of every message on a WebSocket: reading a request's, writing a reply's, counting both.
 
-A request is one JSON object with `type` and, if it likes, `timestamp`, `messageId`, `clientId` and `data`. A reply has `type`,
-`timestamp` (seconds since 1970), `messageId`, `clientId` and `data`. Strict JSON: what is not finite is written as null.
+A request is one JSON object with `type` and, if it likes, `timestamp`, `messageId`, `clientId` and `data`. A reply has
+`type`, `timestamp` (seconds since 1970), `messageId`, `clientId` and `data`. Strict JSON: what is not finite is null.
 """
 
 from __future__ import annotations

@@ -1,0 +1,141 @@
+"""The bundled server process: `python -m tandem.inference_proc --instance NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+import uvicorn
+
+from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
+from ..shared.logs import configure_logging
+from .engine import Engine
+from .server import Service
+
+log = logging.getLogger(__package__)
+
+
+class BundledServer(uvicorn.Server):
+    """uvicorn around one service: readiness is announced once the socket listens, and signals end it with status 0."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        limits = service.limits
+        config = uvicorn.Config(
+            service.app,
+            ws="websockets-sansio",
+            ws_max_size=limits.frame_bytes,
+            ws_ping_interval=limits.ping_interval,
+            ws_ping_timeout=limits.ping_timeout,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(limits.shutdown_timeout)),
+        )
+        super().__init__(config)
+        self._service = service
+        self._listener = listener
+
+    async def run_service(self) -> None:
+        """Serve until `should_exit`."""
+        await self._service.start(ready=False)
+        try:
+            await self.serve([self._listener])
+        finally:
+            await self._service.stop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        self._service.mark_ready()
+        host, port = self._listener.getsockname()[:2]
+        log.info("version %d: serving on http://%s:%d", self._service.engine.model_version, host, port)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: uvicorn would end the process by the signal, not with status 0."""
+        yield
+
+
+def listen(host: str, port: int, write_timeout: float) -> socket.socket:
+    """A listening socket. Raises TandemError if the address is not to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise TandemError(f"inference.host, inference.port: cannot listen on {host}:{port}: {error}") from error
+    # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open connections as the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def attach(instance: str, timeout: float, asked: list[int]) -> Engine | None:
+    """The engine, as soon as the instance is complete; None if a signal came first (it is noted in `asked`)."""
+    deadline = time.monotonic() + timeout
+    while not asked:
+        try:
+            return Engine.attach(instance, timeout=0.2)
+        except (SegmentMissing, SegmentInvalid):
+            if time.monotonic() >= deadline:
+                raise
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT: 0, or 1 with one message on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m tandem.inference_proc", description="The bundled server.")
+    parser.add_argument("--instance", default=os.environ.get("TANDEM_INSTANCE", "default"))
+    options = parser.parse_args(arguments)
+    asked: list[int] = []
+    server: BundledServer | None = None
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        if server is not None:
+            server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    try:
+        raise_descriptor_limit()
+        # One decision is too small to share among threads, and the trainer wants the other cores.
+        torch.set_num_threads(1)
+        engine = attach(options.instance, 30.0, asked)
+        if engine is None:
+            return 0
+        configure_logging(engine.config.logging)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        service = Service(engine)
+        listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
+        server = BundledServer(service, listener)
+        if not asked:
+            asyncio.run(server.run_service())
+        engine.close()
+    except TandemError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

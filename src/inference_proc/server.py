@@ -1,0 +1,168 @@
+"""The ASGI application around an engine: to be mounted in a server of the user's, or served by `python -m`.
+
+An application that is mounted in another does not get its lifespan run, so `Service` is started and stopped explicitly:
+
+    service = Service(engine)
+    app.mount("/tandem", service.app)
+    await service.start()   # in your own lifespan
+    await service.stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from .access import Access, read_token
+from .connection import WebSocketEndpoint
+from .connections import Connections
+from .dashboard import Dashboard
+from .handler import GenericHandler, MessageHandler
+from .json_response import problem
+from .limits import Limits
+from .nn_dashboard import NnDashboard
+from .rest import Rest
+from .training_api import TrainingApi
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+log = logging.getLogger(__name__)
+
+_BEAT = 0.5
+
+
+class Service:
+    """One engine, its message handler, its connections and its ASGI application `app`."""
+
+    def __init__(self, engine: Engine, limits: Limits | None = None, token: str | None = None) -> None:
+        config = engine.config
+        self.engine = engine
+        self.limits = limits or Limits()
+        self.access = Access(
+            config.inference.host, config.inference.allowed_origins, read_token() if token is None else token
+        )
+        self.connections = Connections(self.limits.connections)
+        self.gpu = trains_on_gpu(config.trainer.device)
+        build = engine.application.handler
+        self.handler: MessageHandler = GenericHandler(engine) if build is None else build(engine)
+        self.started = False
+        self._started_at = time.monotonic()
+        self._beats: asyncio.Task[None] | None = None
+        self.app = self._build_app()
+
+    async def start(self, ready: bool = True) -> None:
+        """Begin to show progress in shared memory, and unless told otherwise announce readiness. Idempotent."""
+        if self._beats is None:
+            self._beats = asyncio.create_task(self._beat())
+            self._started_at = time.monotonic()
+        if ready:
+            self.mark_ready()
+
+    def mark_ready(self) -> None:
+        """Announce that decisions are answered from now on."""
+        self.started = True
+        self.engine.mark_ready()
+
+    async def stop(self) -> None:
+        """Stop showing progress. The engine stays open: whoever made it closes it. Idempotent."""
+        self.started = False
+        beats, self._beats = self._beats, None
+        if beats is not None:
+            beats.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beats
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started_at
+
+    def troubles(self) -> list[str]:
+        """Why the instance is degraded; empty if it is not."""
+        troubles = []
+        if self.engine.enabled and not self.engine.trainer_alive:
+            troubles.append("the trainer does not make progress; decisions use the last published weights")
+        return troubles
+
+    def state(self) -> str:
+        """`starting`, `running` or `degraded`."""
+        return "starting" if not self.started else "degraded" if self.troubles() else "running"
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                self.engine.beat()
+            except Exception:
+                log.exception("the engine's periodic work failed")
+            await asyncio.sleep(_BEAT)
+
+    def _build_app(self) -> Starlette:
+        endpoint = WebSocketEndpoint(self.handler, self.connections, self.access, self.limits)
+        routes: list[BaseRoute] = [
+            WebSocketRoute("/ws", endpoint),
+            WebSocketRoute("/ws/{client_id}", endpoint),
+            *Rest(self).routes(),
+            *TrainingApi(self).routes(),
+            *NnDashboard(self).routes(),
+            *Dashboard().routes(),
+        ]
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=self.engine.config.inference.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+        )
+        app = Starlette(
+            routes=routes,
+            middleware=[cors],
+            exception_handlers={HTTPException: _http_error, Exception: _failure},
+            lifespan=self._lifespan,
+        )
+        app.state.service = self
+        return app
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+
+def create_app(engine: Engine, limits: Limits | None = None) -> Starlette:
+    """The ASGI application around `engine`; its `state.service` starts and stops what runs beside the requests."""
+    return Service(engine, limits).app
+
+
+def trains_on_gpu(device: str) -> bool:
+    """True if the trainer's setting `device` means a GPU on this machine."""
+    if device == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = problem(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    return problem(500, "the server failed to answer this request")
