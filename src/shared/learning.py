@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from .application import ActionHead
 from .config import ContinuousTrainingConfig
 from .errors import ApplicationError
+from .layout import HISTORY_COLUMNS
 from .records import SEND
 
 
@@ -129,3 +131,9 @@ def history_row(
         "send_share": float(sent.mean()),
         "expected_reward": float(rows["expected_reward"].mean()),
     }
+
+
+def event_row(version: int, event: int) -> dict[str, float]:
+    """The step-history row of a `version` that came from no step: event 1 a rollback, 2 a reset. The rest is NaN."""
+    row = {name: math.nan for name, _ in HISTORY_COLUMNS}
+    return {**row, "version": version, "time": time.time(), "batch": 0.0, "step_ms": 0.0, "event": float(event)}

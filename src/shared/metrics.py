@@ -10,11 +10,28 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
+from typing import Protocol
 
 from .control import Control
 
 WINDOW = 100
 RATE_SECONDS = 60.0
+
+
+class LiveScore(Protocol):
+    """What decisions of the newest versions earn."""
+
+    @property
+    def mean(self) -> float:
+        """Mean score; a blocked decision counts 0."""
+
+    @property
+    def reward(self) -> float:
+        """Mean actual reward of the decisions that were let through."""
+
+    @property
+    def pass_rate(self) -> float:
+        """Their share."""
 
 
 class TrainingMetrics:
@@ -61,6 +78,19 @@ class TrainingMetrics:
         control.append_history(row)
         self.refresh_rate()
 
+    def record_event(self, row: dict[str, float]) -> None:
+        """Record a rollback or a reset: a history row, but no step."""
+        self._control.append_history(row)
+
+    def record_live(self, score: LiveScore | None, best: LiveScore | None, best_version: int) -> None:
+        """Publish what live decisions earn (None: too few yet) and what the best version kept earned."""
+        control = self._control
+        control.set("metrics.live_score", score.mean if score else math.nan)
+        control.set("metrics.live_reward", score.reward if score else math.nan)
+        control.set("metrics.pass_rate", score.pass_rate if score else math.nan)
+        control.set("metrics.live_best", best.mean if best else math.nan)
+        control.set("metrics.live_best_version", best_version)
+
     def refresh_rate(self) -> None:
         """Bring steps per second up to date: steps of the last 60 s, or since the start if that is shorter ago."""
         now = time.monotonic()
@@ -70,7 +100,7 @@ class TrainingMetrics:
         self._control.set("metrics.steps_per_second", len(self._times) / span)
 
     def count(self, name: str, amount: int = 1) -> None:
-        """Raise one of the lifetime counters: `skipped_steps`, `total_errors`, `overruns`, `refused`."""
+        """Raise a lifetime counter: `skipped_steps`, `total_errors`, `overruns`, `refused`, `guard_rollbacks`."""
         self._control.add(f"metrics.{name}", amount)
 
 

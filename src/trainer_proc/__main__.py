@@ -19,6 +19,7 @@ from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.segments import segment_path
+from .devices import make_deterministic, yield_to_server
 from .trainer import ContinuousTrainer
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,20 @@ def main(arguments: list[str] | None = None) -> int:
     stop_asked = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop_asked.append(True))
+    instance = None
     try:
         instance = Instance(options.instance, timeout=30.0)
         configure_logging(instance.config.logging)
         config = instance.config.trainer
-        os.nice(config.nice)
-        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) - 1))
+        yield_to_server(config)
+        if config.deterministic:
+            make_deterministic()
         take_trainer_lock(instance.name)
         seed = None if config.seed < 0 else config.seed
         buffer = ExperienceReplayBuffer(instance, seed=seed)
         trainer = ContinuousTrainer(instance.build_model(), buffer)
-        warm_up(trainer)
+        with torch.random.fork_rng(devices=[]):
+            warm_up(trainer)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: trainer.request_stop())
         if stop_asked:
@@ -80,10 +84,12 @@ def main(arguments: list[str] | None = None) -> int:
             "version %d: training every %g s on %s", trainer.model_version, config.training_interval, trainer.device
         )
         trainer.run()
-        instance.control.set("trainer.ready", 0)
     except TandemError as error:
         print(error, file=sys.stderr, flush=True)
         return 1
+    finally:
+        if instance is not None and instance.control.get("trainer.ready") == os.getpid():
+            instance.control.set("trainer.ready", 0)
     return 0
 
 

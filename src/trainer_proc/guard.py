@@ -1,15 +1,102 @@
-"""The publish guard: refuses a candidate that must not reach a decision."""
+"""The publish guard: refuses a candidate that must not reach a decision.
+
+Three faults are looked for: a value that is not finite, a jump of the weights, and a policy that collapsed in one step.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 
+from ..shared.application import ActionHead
+from ..shared.config import ContinuousTrainingConfig
 from ..shared.weights import FlatModel
 
+_SMALLEST_RMS = 0.1
+"""The norm of weights that are smaller than this on average is taken as if they were not: they may start at zero."""
+_ROWS = 64
+"""Rows of the batch on which a candidate's entropy is measured."""
 
-def find_fault(flat: FlatModel) -> str | None:
-    """Name of the first tensor with a value that is not finite, with the reason; None if all is well."""
-    for name, tensor in flat.state().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return f"{name} has a value that is not finite"
-    return None
+
+class PublishGuard:
+    """Compares a candidate with the weights in force."""
+
+    def __init__(self, flat: FlatModel, heads: tuple[ActionHead, ...], config: ContinuousTrainingConfig) -> None:
+        self.flat = flat
+        self.heads = heads
+        self.config = config
+        self.entropy = math.inf
+        self._candidate_entropy = math.inf
+
+    def find_fault(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
+        """What is wrong with the model as it is now, naming the tensor; None if it may be published.
+
+        `in_force` (uint8 [bytes]) holds the weights published last, `observations` float32[B, F] the batch.
+        """
+        moved, size, count = 0.0, 0.0, 0
+        for before, after in self._pairs(in_force):
+            moved += float(torch.linalg.vector_norm(after - before)) ** 2
+            size += float(torch.linalg.vector_norm(before)) ** 2
+            count += before.numel()
+        if not math.isfinite(moved):
+            return self._name_tensor(in_force)
+        limit = self.config.guard_max_jump
+        jump = math.sqrt(moved) / max(math.sqrt(size), _SMALLEST_RMS * math.sqrt(count), 1e-12)
+        if limit and jump > limit:
+            name = self._name_tensor(in_force)
+            return f"the weights would move by {jump:.2g} of their norm (guard_max_jump: {limit:g}); {name}"
+        return self._collapse(observations)
+
+    def accept(self) -> None:
+        """The candidate was published."""
+        self.entropy = self._candidate_entropy
+
+    def restart(self) -> None:
+        """Other weights are in force: there is nothing to compare the entropy with."""
+        self.entropy = self._candidate_entropy = math.inf
+
+    def _pairs(self, in_force: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        specs = self.flat.layout.specs
+        if all(spec.dtype == "F32" for spec in specs):
+            yield in_force.view(torch.float32), self.flat.flat.view(torch.float32)
+            return
+        before = self.flat.layout.views(in_force)
+        for name, after in self.flat.state().items():
+            if after.is_floating_point():
+                yield before[name].float(), after.float()
+
+    def _name_tensor(self, in_force: torch.Tensor) -> str:
+        before = self.flat.layout.views(in_force)
+        farthest, name = -1.0, ""
+        for candidate, after in self.flat.state().items():
+            if not after.is_floating_point():
+                continue
+            if not bool(torch.isfinite(after).all()):
+                return f"{candidate} has a value that is not finite"
+            distance = float((after.double() - before[candidate].double()).abs().max()) if after.numel() else 0.0
+            if distance > farthest:
+                farthest, name = distance, candidate
+        return f"{name} moves farthest, by {farthest:.2g}"
+
+    def _collapse(self, observations: torch.Tensor) -> str | None:
+        limit = self.config.guard_min_entropy
+        if not limit:
+            return None
+        model = self.flat.model
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            heads = model(observations[:_ROWS])
+            entropy = 0.0
+            for logits in heads:
+                log_probability = torch.log_softmax(logits, dim=1)
+                entropy -= float((log_probability.exp() * log_probability).sum(dim=1).mean())
+        model.train(was_training)
+        self._candidate_entropy = entropy
+        if not math.isfinite(entropy):
+            return "the policy's probabilities are not finite"
+        if entropy < limit and self.entropy != math.inf and entropy < 0.5 * self.entropy:
+            return f"the policy's entropy would fall from {self.entropy:.2g} to {entropy:.2g} nats in one step"
+        return None

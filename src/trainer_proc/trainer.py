@@ -1,28 +1,39 @@
 """The continuous trainer: at each tick sample, train, guard, publish, record.
 
-The loop never touches the decision path: it reads the rings without a lock and publishes through the weights slots.
+The loop never touches the decision path: it reads the rings without a lock and publishes through the weights slots. If
+it dies at any point, the newest published version stays in force, and the next trainer goes on from it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
+from typing import Any
 
 import torch
 
+from ..shared.checkpoints import Checkpoint
 from ..shared.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
-from ..shared.learning import Learner, history_row, load_learner, make_batch, training_rewards
+from ..shared.instance import seeded_model
+from ..shared.learning import Learner, event_row, history_row, load_learner, make_batch, training_rewards
 from ..shared.metrics import TrainingMetrics
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.weights import FlatModel, Publisher, Subscriber
-from .guard import find_fault
+from .commands import Commands
+from .devices import choose_device
+from .guard import PublishGuard
+from .keeper import CheckpointKeeper
+from .live import LiveGuard, LiveScores
 
 log = logging.getLogger(__name__)
 
 _SLICE = 0.05
 """Longest sleep, seconds: commands and stop requests are seen this fast."""
+_RANDOM = "random.torch"
+"""The state of torch's random numbers, among the optimiser's tensors in a checkpoint."""
 
 
 class TrainerFailed(TandemError):
@@ -50,22 +61,26 @@ class ContinuousTrainer:
         self.device = choose_device(self.config.device)
         module = model.model if isinstance(model, FlatModel) else model
         self.flat = FlatModel(module.to(self.device), self.device)
-        slots = self.instance.open_slots(self.flat.layout)
-        self._publisher = Publisher(slots)
-        self._published = Subscriber(slots)
+        self._slots = self.instance.open_slots(self.flat.layout)
+        self._publisher = Publisher(self._slots)
+        self._published = Subscriber(self._slots)
         self._staging = torch.empty(
             self.flat.layout.data_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda"
         )
         self._take_published()
         self.learner = self._build_learner()
-        self._checkpoints = self.instance.checkpoints()
-        self._resume_optimiser()
+        self._good: dict[str, torch.Tensor] = {}
+        self.keeper = CheckpointKeeper(self.instance.checkpoints(), self.control, self.config)
+        self.guard = PublishGuard(self.flat, self.instance.application.heads, self.config)
+        self._scores = LiveScores(self.control, buffer.reader, self.config.live_guard_window, self._first_version())
+        self._live_guard = LiveGuard(self.config)
+        self._resume()
         self.metrics = TrainingMetrics(self.control)
+        self._commands = Commands(self)
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._failures = 0
         self._next_checkpoint = time.monotonic() + self.config.checkpoint_interval
-        self._saved_version = self.model_version
 
     @property
     def model_version(self) -> int:
@@ -83,8 +98,14 @@ class ContinuousTrainer:
             log.warning("the trainer is running already")
             return
         self._stopping = False
-        self._thread = threading.Thread(target=self.run, name="tandem-trainer", daemon=True)
+        self._thread = threading.Thread(target=self._run_on_thread, name="tandem-trainer", daemon=True)
         self._thread.start()
+
+    def _run_on_thread(self) -> None:
+        try:
+            self.run()
+        except TrainerFailed as error:
+            log.error("the trainer has ended: %s", error)
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Ask the loop to end and wait up to `timeout` seconds; True if it ended. Idempotent, `start` works again."""
@@ -104,18 +125,20 @@ class ContinuousTrainer:
 
     def run(self) -> None:
         """The loop: until a stop is asked for. Raises TrainerFailed after `max_failures` failed steps in a row."""
-        interval = self.config.training_interval
-        next_tick = time.monotonic() + interval
+        next_tick = time.monotonic() + self.config.training_interval
         while not self._stopping:
             self._beat()
             now = time.monotonic()
             if self.control.get("command.pause") or now < next_tick:
                 time.sleep(max(0.0, min(_SLICE, next_tick - now)) or _SLICE)
                 continue
+            self._watch()
             for _ in range(self.config.steps_per_interval):
-                if not self._tick():
+                if not self._tick() or self._stopping:
                     break
+                self._beat()
             self._checkpoint_if_due()
+            interval = self.config.training_interval
             missed = int((time.monotonic() - next_tick) / interval)
             if missed:
                 # No backlog: the missed ticks are gone.
@@ -128,37 +151,40 @@ class ContinuousTrainer:
         self.control.add("trainer.progress")
         self.control.set("trainer.progress_ns", time.monotonic_ns())
         self.metrics.refresh_rate()
+        self._commands.poll()
 
     def _tick(self) -> bool:
         """One step, survived and counted if it fails; False if there was nothing to train on."""
         try:
             trained = self.train_step()
-        except Exception:
+        except Exception as error:
             self._failures += 1
             self.metrics.count("total_errors")
             log.exception("version %d: training step failed (%d in a row)", self.model_version, self._failures)
             self._go_back()
             if self._failures >= self.config.max_failures:
                 raise TrainerFailed(
-                    f"{self._failures} training steps failed in a row; the last error is above"
-                ) from None
+                    f"{self._failures} training steps failed in a row (trainer.max_failures); the last one: {error!r}"
+                ) from error
             return False
-        self._failures = 0
+        if trained:
+            self._failures = 0
         return trained
 
     def train_step(self) -> bool:
-        """Sample, step, guard, publish, record. False if too few experiences are there: no version, no metrics."""
-        reader, config = self.buffer.reader, self.config
-        rows = reader.sample(config.batch_size)
-        self.control.set("metrics.total_sampled", reader.sampled)
-        self.control.set("metrics.torn_rows", reader.torn)
+        """Sample, train, guard, publish and record once. False if it was skipped or the candidate refused."""
+        config = self.config
+        rows = self.buffer.reader.sample(config.batch_size)
+        self.control.set("metrics.total_sampled", self.buffer.reader.sampled)
+        self.control.set("metrics.torn_rows", self.buffer.reader.torn)
         if len(rows) < config.min_batch_size:
             self.metrics.count("skipped_steps")
             return False
         started = time.perf_counter()
         rewards = training_rewards(rows, config)
-        result = self.learner.step(make_batch(rows, rewards, self.device))
-        fault = find_fault(self.flat)
+        batch = make_batch(rows, rewards, self.device)
+        result = self.learner.step(batch)
+        fault = self.guard.find_fault(self._in_force(), batch.observations)
         if fault is not None:
             self.metrics.count("refused")
             log.error("version %d: the candidate was refused: %s", self.model_version, fault)
@@ -166,6 +192,7 @@ class ContinuousTrainer:
             return False
         version = self.model_version + 1
         self._publish(version)
+        self.guard.accept()
         row = history_row(version, rows, rewards, result, (time.perf_counter() - started) * 1e3)
         self.metrics.record(row)
         log.info(
@@ -174,25 +201,121 @@ class ContinuousTrainer:
         )  # fmt: skip
         return True
 
+    def checkpoint(self, restored: int = 0) -> bool:
+        """Save model, optimiser and random state if there is anything new; False if the disk refused."""
+        optimiser = {**self.learner.state(), _RANDOM: torch.get_rng_state()}
+        details = {"application": self.instance.application.name, "sampler": self._sampler_state()}
+        score, version = self._scores.score(), self.model_version
+        if not self.keeper.save(
+            version, self.flat.state(), optimiser, details, score, restored, self._live_guard.best_version
+        ):
+            return False
+        if not restored:
+            self._live_guard.kept(version, score)
+        return True
+
+    def roll_back(self, checkpoint: Checkpoint, reason: str) -> int:
+        """Publish a checkpoint's weights under the next version, take its optimiser state, and return that version.
+
+        Raises CheckpointError if it cannot be read or belongs to another model; nothing changes then.
+        """
+        optimiser = checkpoint.load_optimiser()
+        checkpoint.load_model(self.flat)
+        self._load_learner(optimiser, checkpoint.version)
+        source = int(checkpoint.manifest.get("restored") or checkpoint.version)
+        self.control.add("rollbacks")
+        self.control.set("restored_version", checkpoint.version)
+        version = self._publish_other(event=1)
+        self._live_guard.restart(checkpoint.version)
+        log.warning("version %d: rolled back to checkpoint %d (%s)", version, checkpoint.version, reason)
+        self.checkpoint(restored=source)
+        return version
+
+    def reset(self) -> int:
+        """Publish fresh weights under the next version; what older versions decided is not trained on any more."""
+        generation = self.control.get("generation") + 1
+        seed = -1 if self.config.seed < 0 else self.config.seed + generation
+        fresh = FlatModel(seeded_model(self.instance.application, seed))
+        self.flat.flat.copy_(fresh.flat)
+        self.learner = self._build_learner()
+        self.control.set("generation", generation)
+        self.control.set("first_version", self.model_version + 1)
+        version = self._publish_other(event=2)
+        self._live_guard.restart()
+        log.warning("version %d: reset to fresh weights (generation %d)", version, generation)
+        self.checkpoint()
+        return version
+
+    def configure(self, config: ContinuousTrainingConfig) -> None:
+        """Take over the settings that may change while the instance runs; the others stay as they are."""
+        live = {
+            field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.metadata["live"]
+        }
+        state = self.learner.state()
+        self.config = dataclasses.replace(self.config, **live)
+        for part in (self.keeper, self.guard, self._live_guard):
+            part.config = self.config
+        self._scores.resize(self.config.live_guard_window)
+        self.learner = self._build_learner()
+        self.learner.load_state(state)
+        log.info("version %d: settings were reloaded", self.model_version)
+
+    def _watch(self) -> None:
+        """Take in what live decisions earned, and roll back if that is clearly less than it was."""
+        new = self._scores.read_new()
+        score = self._scores.score()
+        self.metrics.record_live(score, self._live_guard.best, self._live_guard.best_version)
+        version = self._live_guard.judge(score, new)
+        if not version or score is None:
+            return
+        best = self._live_guard.best
+        checkpoint = self.keeper.find(version)
+        reason = f"live decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
+        self._live_guard.restart()
+        if checkpoint is None:
+            log.error("version %d: %s, but checkpoint %d is gone", self.model_version, reason, version)
+            return
+        try:
+            self.roll_back(checkpoint, reason)
+            self.metrics.count("guard_rollbacks")
+        except CheckpointError as error:
+            log.error("version %d: %s, but %s", self.model_version, reason, error)
+
     def _publish(self, version: int) -> None:
         if self.device.type == "cpu":
             self._publisher.publish(self.flat.flat, version)
         else:
             self._staging.copy_(self.flat.flat)
             self._publisher.publish(self._staging, version)
+        self._good = {name: tensor.clone() for name, tensor in self.learner.state().items()}
+
+    def _publish_other(self, event: int) -> int:
+        """Publish weights that did not come from a step, and begin the comparisons anew."""
+        version = self.model_version + 1
+        self._publish(version)
+        self.guard.restart()
+        self._scores.restart(version)
+        self.metrics.record_event(event_row(version, event))
+        return version
+
+    def _in_force(self) -> torch.Tensor:
+        """The published weights on the learner's device: uint8 [bytes]. Nobody else publishes, so the slot is quiet."""
+        slot = self._slots.data[self.model_version % self._slots.count]
+        return slot if self.device.type == "cpu" else slot.to(self.device)
 
     def _take_published(self) -> None:
-        """Load the newest published weights; nobody else publishes, so the slot is quiet."""
         self._published.version = -1
         if not self._published.refresh(self._staging):
             raise TrainerFailed("the newest published weights cannot be read; restart the instance")
         self.flat.flat.copy_(self._staging)
 
     def _go_back(self) -> None:
-        """Return to the published weights with a fresh optimiser: the failed step may have spoilt both."""
+        """Return to the published weights and the learner's state of that moment: the step may have spoilt both."""
         self._take_published()
         self.learner = self._build_learner()
-        self._resume_optimiser()
+        if self._good:
+            self.learner.load_state(self._good)
+        self.flat.model.zero_grad(set_to_none=True)
 
     def _build_learner(self) -> Learner:
         learner: Learner = load_learner(self.config.learner)(
@@ -200,46 +323,44 @@ class ContinuousTrainer:
         )
         return learner
 
-    def _resume_optimiser(self) -> None:
-        checkpoint = self._checkpoints.newest()
+    def _load_learner(self, state: dict[str, torch.Tensor], version: int) -> None:
+        """A learner with this state, or a fresh one, logged, if the state is another learner's."""
+        state.pop(_RANDOM, None)
+        self.learner = self._build_learner()
+        try:
+            self.learner.load_state(state)
+        except (KeyError, ValueError, IndexError) as error:
+            log.error("checkpoint %d: its optimiser state is left out: %s", version, error)
+            self.learner = self._build_learner()
+
+    def _resume(self) -> None:
+        """Take over what the newest good checkpoint has besides the weights."""
+        checkpoint = self.keeper.newest()
         if checkpoint is None:
             return
         try:
-            self.learner.load_state(checkpoint.load_optimiser())
-            log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
-        except (CheckpointError, KeyError, ValueError, IndexError) as error:
-            log.error("checkpoint %d: its optimiser state is left out: %s", checkpoint.version, error)
+            state = checkpoint.load_optimiser()
+        except CheckpointError as error:
+            log.error("version %d: no optimiser state: %s", self.model_version, error)
+            return
+        random = state.get(_RANDOM)
+        self._load_learner(state, checkpoint.version)
+        if checkpoint.version == self.model_version:
+            self.keeper.saved_version = checkpoint.version
+            if random is not None:
+                torch.set_rng_state(random)
+            if checkpoint.manifest.get("sampler"):
+                self.buffer.reader.rng.bit_generator.state = checkpoint.manifest["sampler"]
+        self._good = {name: tensor.clone() for name, tensor in self.learner.state().items()}
+        log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
+
+    def _sampler_state(self) -> Any:
+        return self.buffer.reader.rng.bit_generator.state
+
+    def _first_version(self) -> int:
+        return int(self.control.get("first_version"))
 
     def _checkpoint_if_due(self) -> None:
         if time.monotonic() >= self._next_checkpoint:
             self._next_checkpoint = time.monotonic() + self.config.checkpoint_interval
             self.checkpoint()
-
-    def checkpoint(self) -> None:
-        """Save model and optimiser if there is anything new; a full disk is logged, not raised."""
-        version = self.model_version
-        if version == self._saved_version:
-            return
-        details = {
-            "config": self.config.to_dict(),
-            "application": self.instance.application.name,
-            "metrics": {
-                name: self.control.get(f"metrics.{name}") for name in ("average_loss", "mean_reward", "total_steps")
-            },
-        }
-        try:
-            self._checkpoints.save(version, self.flat.state(), self.learner.state(), details)
-            self._checkpoints.prune(self.config.checkpoints_kept)
-        except CheckpointError as error:
-            log.error("version %d: no checkpoint: %s", version, error)
-            return
-        self._saved_version = version
-        log.info("version %d: checkpoint saved", version)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`. Raises TandemError if CUDA is asked for and not there."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise TandemError("trainer.device: cuda is not available on this machine (allowed: auto, cpu)")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")

@@ -1,0 +1,140 @@
+"""The live guard: compares what decisions of recent versions earn with what those of the best kept version earned.
+
+A decision's score is its actual reward, and 0 if the gate blocked it: a policy that gets everything blocked must not
+look as if nothing had happened. Scores come from the rings, in the order in which decisions were completed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shared.config import ContinuousTrainingConfig
+from ..shared.control import Control
+from ..shared.records import SEND, TICKET_BITS
+from ..shared.sampler import ReplayReader
+
+_AT_ONCE = 4096
+"""Newest decisions of each lane looked at in one turn; older ones are skipped."""
+_BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean score of `count` decisions and its standard error; mean actual reward and share of the SENDs among them."""
+
+    mean: float
+    error: float
+    count: int
+    reward: float
+    pass_rate: float
+
+    def is_worse_than(self, other: Score, sigmas: float) -> bool:
+        """True if it is below `other` by more than `sigmas` standard errors of the difference."""
+        return self.mean < other.mean - sigmas * math.hypot(self.error, other.error)
+
+
+class LiveScores:
+    """The scores of the newest decisions, at most `window` of them, made by version `since` or later."""
+
+    def __init__(self, control: Control, reader: ReplayReader, window: int, since: int) -> None:
+        self._control = control
+        self._reader = reader
+        self.since = since
+        self._newest = [self._head(lane) for lane in range(reader.lanes)]
+        self._scores: deque[tuple[float, bool]] = deque(maxlen=window)
+
+    def _head(self, lane: int) -> int:
+        return int(self._control.get(f"lane.{lane}.head"))
+
+    def restart(self, since: int) -> None:
+        """Forget all scores; decisions of versions below `since` do not count any more."""
+        self.since = since
+        self._scores.clear()
+
+    def resize(self, window: int) -> None:
+        """Keep at most `window` scores from now on."""
+        self._scores = deque(self._scores, maxlen=window)
+
+    def read_new(self) -> int:
+        """Take in what was completed since the last call; how many decisions of versions since `since` that were."""
+        heads = [self._head(lane) for lane in range(self._reader.lanes)]
+        most = max(head - newest for head, newest in zip(heads, self._newest, strict=True))
+        if most <= 0:
+            return 0
+        rows = self._reader.recent(min(most, _AT_ONCE) * len(heads))
+        lanes = (rows["ticket"] >> np.uint64(TICKET_BITS)).astype(np.int64)
+        known = np.array(self._newest, dtype=np.uint64)[lanes]
+        self._newest = heads
+        fresh = rows[(rows["sequence"] > known) & (rows["version"] >= self.since)]
+        return self.add(fresh[np.argsort(fresh["sequence"], kind="stable")])
+
+    def add(self, rows: NDArray[Any]) -> int:
+        """Take in completed records (structured [n]); returns n."""
+        sent = rows["decision"] == SEND
+        scores = np.where(sent, rows["actual_reward"], 0.0)
+        self._scores.extend(zip(scores.tolist(), sent.tolist(), strict=True))
+        return len(rows)
+
+    def score(self) -> Score | None:
+        """The score of a full window, None before. Its error is that of block means, for neighbours are alike."""
+        if len(self._scores) < (self._scores.maxlen or 0):
+            return None
+        values = np.array([score for score, _ in self._scores])
+        sent = np.array([sent for _, sent in self._scores])
+        blocks = np.array([block.mean() for block in np.array_split(values, _BLOCKS)])
+        return Score(
+            mean=float(values.mean()),
+            error=float(blocks.std(ddof=1) / math.sqrt(_BLOCKS)),
+            count=len(values),
+            reward=float(values[sent].mean()) if sent.any() else math.nan,
+            pass_rate=float(sent.mean()),
+        )
+
+
+class LiveGuard:
+    """Says when to roll back. It trips only if the score stays worse for a quarter of the window (hysteresis).
+
+    After a rollback only the restored version is compared with, by a score measured anew: if the world has changed, and
+    the restored version earns less than it did, that is what can be expected now.
+    """
+
+    def __init__(self, config: ContinuousTrainingConfig) -> None:
+        self.config = config
+        self.best: Score | None = None
+        self.best_version = 0
+        self._worse_for = 0
+        self._measure_again = 0
+
+    def kept(self, version: int, score: Score | None) -> None:
+        """Checkpoint `version` was kept while decisions had this score."""
+        if score is None or self._measure_again:
+            return
+        if self.best is None or score.mean - score.error > self.best.mean - self.best.error:
+            self.best, self.best_version = score, version
+
+    def judge(self, score: Score | None, new: int) -> int:
+        """The version to roll back to, 0 for none. `new` decisions came in since the last call."""
+        if score is None or not self.config.live_guard:
+            return 0
+        if self._measure_again:
+            self.best, self.best_version, self._measure_again = score, self._measure_again, 0
+            return 0
+        if self.best is None:
+            return 0
+        if score.is_worse_than(self.best, self.config.live_guard_sigmas):
+            self._worse_for += new
+        elif not score.is_worse_than(self.best, self.config.live_guard_sigmas / 2):
+            self._worse_for = 0
+        return self.best_version if self._worse_for > self.config.live_guard_window / 4 else 0
+
+    def restart(self, restored: int = 0) -> None:
+        """Other weights are in force; `restored` is the checkpoint they came from (0: fresh ones)."""
+        self.best, self.best_version = None, 0
+        self._worse_for = 0
+        self._measure_again = restored

@@ -1,0 +1,214 @@
+"""The trainer's loop: versions, skips, failures, refusals, restarts."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import pytest
+import torch
+
+from tandem.shared.records import SEND
+from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
+
+
+def test_every_successful_step_raises_the_version_by_one(toy_trainer, fill):
+    """A successful step publishes the next version; the slot holds exactly the trainer's weights."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    for expected in range(1, 8):
+        assert trainer.train_step()
+        assert trainer.model_version == trainer.control.get("version") == expected
+        assert torch.equal(trainer._in_force(), trainer.flat.flat)
+    assert trainer.control.get("metrics.total_steps") == 7
+    assert [row["version"] for row in trainer.control.history()] == list(range(1, 8))
+
+
+def test_too_few_experiences_are_skipped_and_counted(toy_trainer, fill):
+    """With fewer than min_batch_size experiences nothing is trained: no version, no metrics, one skip."""
+    trainer = toy_trainer(min_batch_size=8)
+    fill(trainer.buffer, 7)
+    assert not trainer.train_step()
+    assert trainer.model_version == 0
+    assert trainer.control.get("metrics.skipped_steps") == 1
+    assert trainer.control.history() == []
+    fill(trainer.buffer, 1)
+    assert trainer.train_step()
+    assert trainer.model_version == 1
+
+
+def test_the_batch_is_learned_from(toy_trainer, fill):
+    """An action that earns more becomes more probable."""
+    trainer = toy_trainer(learning_rate=0.02)
+    fill(trainer.buffer, 200, good=2)
+    for _ in range(100):
+        trainer.train_step()
+    with torch.no_grad():
+        chunks, _ = trainer.flat.model(torch.full((1, 4), 0.5))
+    assert int(chunks.argmax()) == 2
+
+
+def test_start_stop_and_restart(toy_trainer, fill, caplog, wait_until):
+    """`start` runs one loop, a second call only warns; `stop` is idempotent; `start` works again afterwards."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    trainer.start()
+    with caplog.at_level(logging.WARNING):
+        thread = trainer._thread
+        trainer.start()
+    assert trainer._thread is thread
+    assert "running already" in caplog.text
+    wait_until(lambda: trainer.model_version >= 3, "three versions")
+    assert trainer.stop()
+    assert trainer.stop()
+    assert not trainer.is_running
+    version = trainer.model_version
+    trainer.start()
+    wait_until(lambda: trainer.model_version > version, "a version after the restart")
+
+
+def test_a_failing_step_is_survived_and_counted(toy_trainer, fill, monkeypatch):
+    """An exception in a step is counted, publishes nothing, and the weights and the optimiser are the good ones again."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    trainer._tick()
+    weights, moments = (
+        trainer.flat.flat.clone(),
+        {name: value.clone() for name, value in trainer.learner.state().items()},
+    )
+
+    def spoil(batch):
+        trainer.flat.flat.zero_()
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(trainer.learner, "step", spoil)
+    assert not trainer._tick()
+    assert trainer.control.get("metrics.total_errors") == 1
+    assert trainer.model_version == 1
+    assert torch.equal(trainer.flat.flat, weights)
+    assert all(torch.equal(value, moments[name]) for name, value in trainer.learner.state().items())
+    assert trainer._tick()
+    assert trainer.model_version == 2
+
+
+def test_too_many_failures_in_a_row_end_the_trainer(toy_trainer, fill, monkeypatch):
+    """After max_failures failed steps in a row the loop ends with the reason."""
+    trainer = toy_trainer(max_failures=3)
+    fill(trainer.buffer)
+
+    def fail(*_):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(trainer.buffer.reader, "sample", fail)
+    with pytest.raises(TrainerFailed, match=r"3 training steps failed in a row.*planted"):
+        trainer.run()
+
+
+def test_a_nan_in_a_gradient_never_reaches_a_decision(toy_trainer, fill, caplog):
+    """A candidate that is not finite is refused, naming the tensor; the published weights stay, and training goes on."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    assert trainer.train_step()
+    published = trainer._in_force().clone()
+    poisoned = [True]
+
+    def spoil(gradient):
+        if poisoned:
+            gradient = gradient.clone()
+            gradient[0] = float("nan")
+        return gradient
+
+    next(trainer.flat.model.parameters()).register_hook(spoil)
+    with caplog.at_level(logging.ERROR):
+        assert not trainer.train_step()
+    assert "layer.weight has a value that is not finite" in caplog.text or "layer.bias" in caplog.text
+    assert trainer.control.get("metrics.refused") == 1
+    assert trainer.model_version == 1
+    assert torch.equal(trainer._in_force(), published)
+    assert torch.equal(trainer.flat.flat, published)
+    poisoned.clear()
+    assert trainer.train_step()
+    assert trainer.model_version == 2
+    assert torch.isfinite(trainer.flat.flat.view(torch.float32)).all()
+
+
+def test_experiences_of_before_a_reset_are_not_trained_on(toy_trainer, fill):
+    """After a reset only decisions of the fresh weights are sampled."""
+    trainer = toy_trainer()
+    fill(trainer.buffer, model_version=0)
+    trainer.train_step()
+    version = trainer.reset()
+    assert not trainer.train_step()
+    fill(trainer.buffer, 20, model_version=version)
+    assert trainer.train_step()
+    rows = trainer.buffer.reader.sample(100)
+    assert len(rows) == 20
+    assert (rows["version"] == version).all()
+    assert (rows["decision"] == SEND).all()
+
+
+def test_the_same_log_and_seed_give_the_same_bits(toy_trainer, fill, toy_instance, instance_name):
+    """With `deterministic` two trainers on the same experiences end with bit-identical weights."""
+    from tandem.shared.segments import remove_instance
+
+    results = []
+    for _ in range(2):
+        trainer = toy_trainer(deterministic=True, seed=7)
+        fill(trainer.buffer, 100)
+        for _ in range(20):
+            assert trainer.train_step()
+        results.append(trainer.flat.flat.clone())
+        trainer.buffer.close()
+        remove_instance(instance_name)
+    assert torch.equal(*results)
+
+
+def test_a_killed_trainer_goes_on_where_it_was(toy_instance, fill, trainer_process, wait_until, tmp_path):
+    """After kill -9 the next trainer publishes higher versions, with the optimiser state of the newest checkpoint."""
+    from tandem.shared.replay import ExperienceReplayBuffer
+
+    instance = toy_instance(trainer={"checkpoint_interval": 0.2})
+    buffer = ExperienceReplayBuffer(instance)
+    fill(buffer)
+    control = instance.control
+    first = trainer_process(instance.name)
+    wait_until(lambda: control.get("trainer.ready") == first.pid, "the trainer to be ready")
+    wait_until(lambda: control.get("version") >= 5 and instance.checkpoints().newest(), "versions and a checkpoint")
+    second = trainer_process(instance.name)
+    assert second.wait(30) == 1
+    assert "has a trainer already" in (tmp_path / "trainer2.log").read_text()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    version = control.get("version")
+    steps = instance.checkpoints().newest().load_optimiser()["adam.0.step"]
+    assert steps >= 1
+    third = trainer_process(instance.name)
+    wait_until(lambda: control.get("trainer.ready") == third.pid, "the next trainer to be ready")
+    wait_until(lambda: control.get("version") >= version + 3, "higher versions")
+    third.send_signal(signal.SIGTERM)
+    assert third.wait(10) == 0
+    newest = instance.checkpoints().newest()
+    assert newest.version == control.get("version")
+    assert newest.load_optimiser()["adam.0.step"] > steps + 2
+    buffer.close()
+
+
+def test_a_resumed_trainer_goes_on_exactly(toy_trainer, fill, toy_instance):
+    """Stopped and started again, a seeded trainer makes the very steps that it would have made without the pause."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    for _ in range(3):
+        trainer.train_step()
+    assert trainer.checkpoint()
+    for _ in range(3):
+        trainer.train_step()
+    expected = trainer.flat.flat.clone()
+    from tandem.shared.replay import ExperienceReplayBuffer
+
+    checkpoint = trainer.keeper.newest()
+    assert checkpoint.version == 3
+    trainer.control.set("version", 3)
+    again = ContinuousTrainer(trainer.instance.build_model(), ExperienceReplayBuffer(trainer.instance, seed=99))
+    for _ in range(3):
+        again.train_step()
+    assert torch.equal(again.flat.flat, expected)
