@@ -1,0 +1,157 @@
+"""The command line: finds the command, reads its options, and enters the environment if the command needs it.
+
+Standard library only, and nothing is imported before it is needed: `version` and `status` are asked by scripts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .commands import COMMANDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from types import ModuleType
+
+QUICK = {"version": ("json",), "status": ("json",)}
+"""Commands whose plain forms are read without argparse, and the flags of those forms."""
+
+
+def main(words: list[str] | None = None, root: str | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 not done, 2 wrong usage or configuration.
+
+    `root` is the clone whose `ctl` runs this outside of its environment; None inside of an environment.
+    """
+    words = sys.argv[1:] if words is None else words
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if words else 2
+    name = words[0]
+    if name not in COMMANDS:
+        return _unknown(name)
+    module_name, needs, _ = COMMANDS[name]
+    try:
+        quick = _quick_options(name, words[1:])
+        if quick is not None:
+            return _run(_load(module_name), quick)
+        if root is not None and needs != "light" and not {"-h", "--help"}.intersection(words):
+            from .environment import enter
+
+            return enter(root, words, needs == "test")
+        module = _load(module_name)
+        return _run(module, _options(name, module, words[1:]))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away; the interpreter's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(module: ModuleType, options: object) -> int:
+    from ..shared.errors import ConfigError, TandemError
+    from ..shared.segments import check_instance
+
+    try:
+        check_instance(getattr(options, "instance", "default"))
+    except ValueError as error:
+        print(f"ctl: {error}", file=sys.stderr)
+        return 2
+    try:
+        status: int = module.run(options)
+        sys.stdout.flush()
+        return status
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except TandemError as error:
+        print(f"ctl: {error}", file=sys.stderr)
+        return 1
+
+
+def _load(module_name: str) -> ModuleType:
+    import importlib
+
+    return importlib.import_module(f"{__package__}.commands.{module_name}")
+
+
+class Options:
+    """Options of a command that was read without argparse."""
+
+    def __init__(self, **values: object) -> None:
+        self.__dict__.update(values)
+
+
+def _quick_options(name: str, words: list[str]) -> Options | None:
+    """The options of a plain `version` or `status`, or None if argparse is to read (and perhaps refuse) them."""
+    if name not in QUICK:
+        return None
+    values: dict[str, object] = dict.fromkeys(QUICK[name], False)
+    values["instance"] = os.environ.get("TANDEM_INSTANCE", "default")
+    values["watch"] = values["wait"] = None
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--instance" and words:
+            values["instance"] = words.pop(0)
+        elif word[:2] == "--" and word[2:] in QUICK[name]:
+            values[word[2:]] = True
+        else:
+            return None
+    return Options(**values)
+
+
+def _options(name: str, module: ModuleType, words: list[str]) -> argparse.Namespace:
+    parser = build_parser(name, module)
+    if getattr(module, "PASS_ON", False):
+        # argparse would take options that are meant for the program that the command runs.
+        if {"-h", "--help"}.intersection(words[:1]):
+            parser.parse_args(["--help"])
+        options = parser.parse_args([])
+        options.words = words
+        return options
+    return parser.parse_args(words)
+
+
+def build_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of one command, with its example and exit statuses as the end of the help."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog=f"ctl {name}",
+        description=COMMANDS[name][2][0].upper() + COMMANDS[name][2][1:] + ".",
+        epilog=f"example:\n  {module.EXAMPLE}\n\nexit status:\n  {module.EXITS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.arguments(parser)
+    return parser
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    """The option that nearly every command has."""
+    parser.add_argument(
+        "--instance",
+        metavar="NAME",
+        default=os.environ.get("TANDEM_INSTANCE", "default"),
+        help="which instance (default: the environment's TANDEM_INSTANCE, else 'default')",
+    )
+
+
+def overview() -> str:
+    """The help of ctl itself."""
+    lines = ["usage: ctl COMMAND [OPTIONS]", "", "commands:"]
+    lines += [f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += ["", "`ctl COMMAND --help` shows its options, an example and the exit statuses."]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    print(f"ctl: there is no command {name!r}{hint} (`ctl --help` lists all)", file=sys.stderr)
+    return 2

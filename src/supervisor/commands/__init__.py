@@ -1,0 +1,19 @@
+"""The commands of ctl: one module each, found here by name and imported only when used.
+
+A command module has `arguments(parser)`, which declares its options, `run(options)`, which returns the exit status,
+and the texts `EXAMPLE` and `EXITS` for its help.
+"""
+
+from __future__ import annotations
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": ("up", "full", "start the server and the trainer, and watch them"),
+    "down": ("down", "light", "stop an instance and remove what it left in shared memory"),
+    "status": ("status", "light", "what runs: processes, version, buffer"),
+    "version": ("version", "light", "the version of the weights that decide now"),
+    "logs": ("logs", "light", "what the processes wrote"),
+    "demo": ("demo", "full", "play the bundled game against a server that learns from it"),
+    "test": ("test", "test", "run the tests"),
+}
+"""Name -> module, what it needs (`light`: nothing but Python; `full`: the environment; `test`: the test packages
+too), one line of help."""

@@ -1,0 +1,31 @@
+"""`ctl down`: stop an instance and remove its segments, whether or not its supervisor lives."""
+
+from __future__ import annotations
+
+from .. import orphans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLE = "ctl down --instance a"
+EXITS = "0 nothing of the instance is left (also if nothing ran); 1 somebody holds it and does not end"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from ..cli import add_instance
+
+    add_instance(parser)
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds until a stuck supervisor is killed (60)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Stop it."""
+    from ...shared.segments import check_instance
+
+    done = orphans.stop_instance(check_instance(options.instance), options.timeout)
+    print(f"instance {options.instance}: {'; '.join(done) if done else 'nothing ran'}")
+    return 0

@@ -1,0 +1,80 @@
+"""`ctl logs`: what the processes of an instance wrote."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from .. import view
+from ..logfile import follow, tail
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLE = "ctl logs -f trainer"
+EXITS = "0 shown; 1 there are no logs under that name"
+
+PROCESSES = ("supervisor", "trainer", "inference")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from ..cli import add_instance
+
+    add_instance(parser)
+    parser.add_argument("process", nargs="?", choices=PROCESSES, help="only this process (default: all)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on showing new lines until Ctrl-C")
+    parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="last lines of each log (20)")
+    parser.add_argument("--data-dir", default="data", help="data_dir of an instance that does not run (data)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the last lines, and with -f the new ones."""
+    folder = log_folder(options.instance, options.data_dir)
+    names = [options.process] if options.process else list(PROCESSES)
+    paths = {name: folder / f"{name}.log" for name in names}
+    present = {name: path for name, path in paths.items() if path.exists()}
+    if not present and not options.follow:
+        print(f"ctl: there are no logs in {folder}", file=sys.stderr)
+        return 1
+    sizes = {name: path.stat().st_size for name, path in present.items()}
+    for name, path in present.items():
+        for line in tail(path, options.lines):
+            _show(name, line, len(names) > 1)
+    if options.follow:
+        _follow({name: (path, sizes.get(name, 0)) for name, path in paths.items()})
+    return 0
+
+
+def log_folder(instance: str, data_dir: str) -> Path:
+    """Folder of the instance's logs: where it says while it is in shared memory, else below `data_dir`."""
+    control = view.open_control(instance)
+    if control is not None:
+        folder = Path(control.schema["data_dir"])
+        control.close()
+        return folder / "logs"
+    return Path(data_dir).absolute() / instance / "logs"
+
+
+def _follow(places: dict[str, tuple[Path, int]]) -> None:
+    readers = {name: follow(path, position) for name, (path, position) in places.items()}
+    rest = dict.fromkeys(places, b"")
+    while True:
+        idle = True
+        for name, reader in readers.items():
+            chunk = next(reader)
+            if not chunk:
+                continue
+            idle = False
+            *whole, rest[name] = (rest[name] + chunk).split(b"\n")
+            for line in whole:
+                _show(name, line.decode("utf-8", "replace"), len(places) > 1)
+        sys.stdout.flush()
+        if idle:
+            time.sleep(0.1)
+
+
+def _show(name: str, line: str, named: bool) -> None:
+    print(f"{name:<11}{line}" if named else line)
