@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +21,22 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
+from ..shared.errors import PolicyUnavailable
 from ..shared.experience import WAIT_FLOOR
 from ..shared.instance import Instance
 from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
 from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from ..shared.replay import buffer_stats
-from ..shared.sampler import WEAK_MEMORY
 from ..shared.stats import seconds_since
-from ..shared.weights import Subscriber
 from .coupled import CoupledTrainer
 from .policy import Draw, Policy
+from .subscriber import LiveModel
 
 log = logging.getLogger(__name__)
 
+_UNDECIDED = RuntimeError("not decided")
+_IN_PLACE_TRIES = 4
 _OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
 _EXPIRY_INTERVAL = 1.0
 
@@ -89,7 +92,9 @@ class Engine:
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
         self._flat = instance.build_model()
         self._slots = instance.open_slots(self._flat.layout)
-        self._subscriber = Subscriber(self._slots, verify=WEAK_MEMORY)
+        size = self._flat.layout.data_bytes
+        in_place = self.config.trainer.enabled and size >= self.config.weights.in_place_bytes
+        self._live = LiveModel(self._flat, self._slots, in_place)
         settings = self.config.inference
         self.policy = Policy(
             self._flat.model,
@@ -144,24 +149,90 @@ class Engine:
         If the application computes rewards, the key's previous decision is completed by this observation first.
         `territory_id` is what the experience will carry (default: the key).
         """
+        decision = self.decide_many([(key, observation, territory_id)])[0]
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
+
+    def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
+        """`decide` for several (key, observation, territory_id) in one forward pass, in their order.
+
+        An observation that cannot be encoded gives its exception in its place; the others are decided. A key that
+        comes twice is decided twice, one after the other.
+        """
+        results: list[Decision | Exception] = []
+        while len(results) < len(requests):
+            seen: set[str] = set()
+            batch = []
+            for request in requests[len(results) :]:
+                if request[0] in seen:
+                    break
+                seen.add(request[0])
+                batch.append(request)
+            results += self._decide_batch(batch)
+        return results
+
+    def _decide_batch(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
         started = time.perf_counter_ns()
+        results: list[Decision | Exception] = []
         with self._lock:
-            remembered = self._recall(key)
-            last_components = self._complete(remembered, observation)
+            self._collect()
+            encoded, chosen = [], []
+            for key, observation, _ in requests:
+                try:
+                    encoded.append(self.application.encode(observation))
+                except Exception as error:
+                    results.append(error)
+                    continue
+                remembered = self._recall(key)
+                chosen.append((remembered, self._complete(remembered, observation)))
+                results.append(_UNDECIDED)
+            draws = iter(self._act(np.stack(encoded)) if encoded else ())
+            pairs = iter(chosen)
+            for position, (key, observation, territory_id) in enumerate(requests):
+                if results[position] is _UNDECIDED:
+                    remembered, components = next(pairs)
+                    results[position] = self._settle(
+                        key, observation, territory_id or key, remembered, components, encoded.pop(0), next(draws)
+                    )
+            share = (time.perf_counter_ns() - started) // max(1, len(requests))
+            for result in results:
+                if isinstance(result, Decision):
+                    self.lane.count_decision(SEND if result.send else WAIT, result.version, share)
+        return results
+
+    def _act(self, features: NDArray[np.float32]) -> list[Draw]:
+        """Draw actions with the newest weights, all with the same version's."""
+        for _ in range(_IN_PLACE_TRIES):
             self._refresh()
-            version = self._subscriber.version
-            features = self.application.encode(observation)
-            draw = self.policy.act(features)
-            verdict = self._judge(observation, draw.action, key, version)
-            timestamp = time.time()
-            try:
-                self._record(remembered, observation, features, draw, verdict, version, timestamp, territory_id or key)
-            except Exception:
-                self._survived("a decision could not be recorded")
-            if verdict.send and self.gate is not None:
-                self._guarded("the gate's bookkeeping failed", self.gate.sent, key, draw.action)
-            self.lane.count_decision(SEND if verdict.send else WAIT, version, time.perf_counter_ns() - started)
-            rewards = tuple(remembered.rewards)
+            draws = self.policy.act_many(features)
+            if self._live.is_whole():
+                return draws
+            self.lane.count("refresh_misses")
+        raise PolicyUnavailable(
+            f"the weights changed during each of {_IN_PLACE_TRIES} forward passes; raise weights.slots"
+        )
+
+    def _settle(
+        self,
+        key: str,
+        observation: Any,
+        territory_id: str,
+        remembered: _Remembered,
+        last_components: dict[str, float] | None,
+        features: NDArray[np.float32],
+        draw: Draw,
+    ) -> Decision:
+        """Judge and record one action."""
+        version, timestamp = self._live.version, time.time()
+        verdict = self._judge(observation, draw.action, key, version)
+        try:
+            self._record(remembered, observation, features, draw, verdict, version, timestamp, territory_id)
+        except Exception:
+            self._survived("a decision could not be recorded")
+        if verdict.send and self.gate is not None:
+            self._guarded("the gate's bookkeeping failed", self.gate.sent, key, draw.action)
+        rewards = tuple(remembered.rewards)
         return Decision(
             key=key,
             action=draw.action,
@@ -235,6 +306,7 @@ class Engine:
         """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
         self.lane.beat()
         with self._lock:
+            self._collect()
             self._expire(time.time())
 
     def mark_ready(self) -> None:
@@ -249,7 +321,12 @@ class Engine:
         remembered = self._remembered.get(key)
         if remembered is None:
             encoded = encode_key(key, PENDING_KEY_BYTES)
-            remembered = self._adopted.pop(encoded, None) or _Remembered(encoded, deque(maxlen=10))
+            remembered = self._adopted.pop(encoded, None)
+            if remembered is None:
+                # Decided by another server process, perhaps; its pending table is as readable as our own.
+                entry = self.lane.post.find(encoded)
+                empty = _Remembered(encoded, deque(maxlen=10))
+                remembered = empty if entry is None else self._remember(encoded, entry)
             if len(self._remembered) >= self.config.inference.max_keys:
                 self._drop(next(iter(self._remembered)))
             self._remembered[key] = remembered
@@ -260,6 +337,7 @@ class Engine:
     def _drop(self, key: str) -> None:
         remembered = self._remembered.pop(key, None)
         encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
+        self._adopted.pop(encoded, None)
         with self.lane.hold() as held:
             if held:
                 self.lane.drop(encoded)
@@ -268,16 +346,14 @@ class Engine:
 
     def _adopt_pending(self) -> dict[bytes, _Remembered]:
         """What the lane's previous owner left pending, ready to be completed by the next observation of its key."""
-        adopted = {}
+        entries = ((key, self.lane.pending.entry(key)) for key in self.lane.pending.keys())  # noqa: SIM118 - not a dict
+        return {key: self._remember(key, entry) for key, entry in entries if entry is not None}
+
+    def _remember(self, encoded: bytes, entry: np.void) -> _Remembered:
         dtype = self.application.context_dtype
-        for encoded in self.lane.pending.keys():  # noqa: SIM118 - keys() is a list of its own
-            entry = self.lane.pending.entry(encoded)
-            if entry is None:
-                continue
-            context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1)[0]
-            action = tuple(int(choice) for choice in entry["action"])
-            adopted[encoded] = _Remembered(encoded, deque(maxlen=10), context, action, True)
-        return adopted
+        context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
+        action = tuple(int(choice) for choice in entry["action"])
+        return _Remembered(encoded, deque(maxlen=10), context, action, True)
 
     def _complete(self, remembered: _Remembered, observation: Any) -> dict[str, float] | None:
         """Reward the key's previous decision by this observation; its components, or None if there was none."""
@@ -296,11 +372,35 @@ class Engine:
         return components
 
     def _complete_with(self, encoded: bytes, value: float) -> bool:
-        with self.lane.hold() as held:
-            row = self.lane.complete(encoded, value) if held else None
-        if row is not None and self._coupled is not None:
+        lane = self.lane
+        if not lane.acquire():
+            return False
+        try:
+            row = lane.complete(encoded, value)
+            if row is None:
+                entry = lane.post.find(encoded)
+                if entry is None:
+                    lane.count("unmatched")
+                    return False
+                lane.forward(int(entry["ticket"]), value)
+                return True
+        finally:
+            lane.unlock()
+        if self._coupled is not None:
             self._train_coupled(row)
-        return row is not None
+        return True
+
+    def _collect(self) -> None:
+        """Complete what was rewarded at other server processes."""
+        if not self.lane.post.waiting or not self.lane.acquire():
+            return
+        try:
+            rows = self.lane.collect()
+        finally:
+            self.lane.unlock()
+        if self._coupled is not None:
+            for row in rows:
+                self._train_coupled(row)
 
     def _judge(self, observation: Any, action: tuple[int, ...], key: str, version: int) -> Verdict:
         if self.gate is None:
@@ -329,9 +429,9 @@ class Engine:
         remembered.context = None if calculator is None else calculator.context(observation)
         remembered.action = draw.action
         remembered.executed = verdict.send
-        with lane.hold() as held:
-            if not held:
-                return
+        if not lane.acquire():
+            return
+        try:
             ticket = lane.next_ticket()
             if not is_finite_record(features, expected, *components):
                 lane.count("rejected")
@@ -361,13 +461,15 @@ class Engine:
             else:
                 lane.count("untrained")
                 lane.count("completed")
+        finally:
+            lane.unlock()
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None
         self._guarded("a coupled training step failed", self._coupled.train, row)
 
     def _refresh(self) -> None:
-        taken = self._subscriber.refresh(self._flat.flat)
+        taken = self._live.refresh()
         if taken:
             self.lane.count("refreshes")
         elif taken is None:
@@ -395,4 +497,4 @@ class Engine:
 
     def _survived(self, what: str) -> None:
         self.lane.count("errors")
-        self._warn.exception(log, "version %d: %s", self._subscriber.version, what)
+        self._warn.exception(log, "version %d: %s", self._live.version, what)

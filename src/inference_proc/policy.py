@@ -37,12 +37,19 @@ class Policy:
 
     def act(self, features: NDArray[np.float32]) -> Draw:
         """Draw an action for one observation, float32[F]."""
+        return self.act_many(features[np.newaxis])[0]
+
+    def act_many(self, features: NDArray[np.float32]) -> list[Draw]:
+        """Draw an action for each observation of float32[B, F], in one forward pass."""
         with torch.inference_mode():
-            heads = self.model(torch.from_numpy(features).unsqueeze(0))
+            heads = [logits.numpy() for logits in self.model(torch.from_numpy(features))]
+        return [self._draw([logits[row] for logits in heads]) for row in range(len(features))]
+
+    def _draw(self, heads: list[NDArray[np.float32]]) -> Draw:
         action, probabilities, joint = [], [], 1.0
         for logits in heads:
-            distribution = self.distribution(logits.numpy()[0])
-            choice = self._draw(distribution)
+            distribution = self.distribution(logits)
+            choice = self._choose(distribution)
             probability = float(distribution[choice])
             action.append(choice)
             probabilities.append(probability)
@@ -62,7 +69,7 @@ class Policy:
             weights = (1.0 - self.floor) * weights + allowed * (self.floor / np.count_nonzero(allowed))
         return weights
 
-    def _draw(self, distribution: NDArray[np.float64]) -> int:
+    def _choose(self, distribution: NDArray[np.float64]) -> int:
         cumulative = distribution.cumsum()
         # Scaled by the sum, so that rounding never picks a choice of probability 0 at the end.
         return int(cumulative.searchsorted(self.rng.random() * cumulative[-1], side="right"))

@@ -30,6 +30,21 @@ FORMAT = 1
 _MODEL, _OPTIMISER, _MANIFEST = "model.safetensors", "optimiser.safetensors", "manifest.json"
 
 
+def load_tensors(flat: FlatModel, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Copy saved `tensors` into a model. Raises CheckpointError naming the first difference; nothing is half-loaded."""
+    views = flat.state()
+    for spec in flat.layout.specs:
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            raise CheckpointError(f"{source}: has no tensor {spec.name}; it belongs to another model")
+        if tuple(tensor.shape) != spec.shape or tensor.dtype != views[spec.name].dtype:
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            raise CheckpointError(f"{source}: {spec.name} is {found}, the model has {spec.describe()}")
+    with torch.no_grad():
+        for name, view in views.items():
+            view.copy_(tensors[name])
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint whose manifest was read; the tensors are read and checked when they are loaded."""
@@ -56,17 +71,7 @@ class Checkpoint:
 
     def load_model(self, flat: FlatModel) -> None:
         """Copy the weights into a model. Raises CheckpointError naming the first difference; nothing is half-loaded."""
-        tensors = self._read(_MODEL)
-        for spec in flat.layout.specs:
-            tensor = tensors.get(spec.name)
-            if tensor is None:
-                raise CheckpointError(f"{self.folder}: has no tensor {spec.name}; it belongs to another model")
-            if tuple(tensor.shape) != spec.shape or tensor.dtype != flat.state()[spec.name].dtype:
-                found = f"{tensor.dtype} {list(tensor.shape)}"
-                raise CheckpointError(f"{self.folder}: {spec.name} is {found}, the model has {spec.describe()}")
-        with torch.no_grad():
-            for name, view in flat.state().items():
-                view.copy_(tensors[name])
+        load_tensors(flat, self._read(_MODEL), self.folder)
 
     def load_optimiser(self) -> dict[str, torch.Tensor]:
         """The optimiser's tensors by name. Raises CheckpointError."""

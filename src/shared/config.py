@@ -143,6 +143,7 @@ class WeightsConfig:
     """The section `weights`: how versions are handed over."""
 
     slots: int = setting(4, "versions kept in shared memory", at_least=2, at_most=16)
+    in_place_bytes: int = setting(16_000_000, "models of at least this size are read in place, not copied", at_least=0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ TandemError
 │   └── LayoutMismatch     layout version or schema differ; names the first difference
 ├── LaneBusy               every lane already has a living writer; names the holders
 ├── ModelMismatch          a model's tensors are not those that the weights slots were made for
+├── PolicyUnavailable      the weights changed under every forward pass (a model read in place)
 ├── CheckpointError        a checkpoint is unreadable or belongs to another model
 └── SupervisorError        an instance could not be started, found or stopped
 """
@@ -95,6 +96,10 @@ class LaneBusy(TandemError):
 
 class ModelMismatch(TandemError):
     """A model's tensors differ from those the slots or a checkpoint were made for."""
+
+
+class PolicyUnavailable(TandemError):
+    """The weights were overwritten during several forward passes in a row."""
 
 
 class CheckpointError(TandemError):

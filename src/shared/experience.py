@@ -90,7 +90,7 @@ class Experience:
             gate_components=dict(zip(components, map(float, row["components"]), strict=False)),
             actual_reward=None if math.isnan(actual) else actual,
             timestamp=float(row["timestamp"]),
-            territory_id=bytes(row["key"]).decode("utf-8", "replace"),
+            territory_id=bytes(row["key"]).rstrip(b"\0").decode("utf-8", "replace"),
             model_version=int(row["version"]),
             probability=float(row["probability"]),
         )

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from .application import Application, load_application
 from .arrays import create_array
-from .checkpoints import CheckpointStore
+from .checkpoints import CheckpointStore, load_tensors
 from .config import Config, load, parse
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
+from .keep import kept_version, restore
+from .mail import LETTER, OUTBOX_LETTERS
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -49,8 +53,10 @@ def seeded_model(application: Application, seed: int) -> torch.nn.Module:
     return application.build_model()
 
 
-def create_instance(instance: str, config: Config) -> None:
-    """Create every segment of an instance; version 0, or the newest checkpoint, is published at once.
+def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
+    """Create every segment of an instance; version 0, or the newest kept version, is published at once.
+
+    The experiences that the last stop kept in the data folder come back, unless `fresh`.
 
     Raises SegmentExists, SegmentSpaceError, ApplicationError, ConfigError, or ModelMismatch if the newest checkpoint
     belongs to another model. Whatever was created is removed again after an error.
@@ -60,7 +66,8 @@ def create_instance(instance: str, config: Config) -> None:
     records = record_layout(application)
     flat = FlatModel(seeded_model(application, config.trainer.seed))
     data_dir = (Path(config.data_dir) / instance).absolute()
-    version = _restore(CheckpointStore(data_dir / "checkpoints"), flat)
+    kept = data_dir / "kept"
+    version = _restore(CheckpointStore(data_dir / "checkpoints"), kept, flat)
     mode = int(config.supervisor.mode, 8)
     control = Control.create(
         instance,
@@ -92,8 +99,11 @@ def create_instance(instance: str, config: Config) -> None:
         for lane in range(config.inference.lanes):
             create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
             create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
+            create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
+        if not fresh:
+            restore(control, kept)
         control.finish()
     except BaseException:
         remove_instance(instance)
@@ -102,16 +112,20 @@ def create_instance(instance: str, config: Config) -> None:
         control.close()
 
 
-def _restore(store: CheckpointStore, flat: FlatModel) -> int:
-    """Load the newest good checkpoint into the model and return its version, 0 without one."""
+def _restore(store: CheckpointStore, kept: Path, flat: FlatModel) -> int:
+    """Load the newest weights that were saved, a checkpoint's or those of the last stop; their version, 0 if none."""
     checkpoint = store.newest()
-    if checkpoint is None:
-        return 0
+    version = kept_version(kept)
     try:
-        checkpoint.load_model(flat)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; move the folder {store.folder} away to start from fresh weights") from error
-    return checkpoint.version
+        if checkpoint is not None and checkpoint.version >= version:
+            checkpoint.load_model(flat)
+            return checkpoint.version
+        if version > 0:
+            load_tensors(flat, load_file(kept / "weights.safetensors"), kept)
+            return version
+    except (CheckpointError, SafetensorError) as error:
+        raise CheckpointError(f"{error}; move the folder {store.folder.parent} away to start afresh") from error
+    return 0
 
 
 class Instance:
@@ -170,6 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", default=None)
     parser.add_argument("--port", type=int, default=None)
     parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--fresh", action="store_true", help="start with empty rings")
     options = parser.parse_args(arguments)
     try:
         config = load(options.config)
@@ -178,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
             plain["inference"]["port"] = options.port
         if options.data_dir is not None:
             plain["data_dir"] = options.data_dir
-        create_instance(options.instance, parse(plain, options.config or "defaults", config.folder))
+        create_instance(options.instance, parse(plain, options.config or "defaults", config.folder), options.fresh)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

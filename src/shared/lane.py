@@ -25,6 +25,7 @@ from . import layout
 from .arrays import HEADER_BYTES, SharedArray
 from .control import Control
 from .errors import LaneBusy
+from .mail import Post
 from .pending import PendingTable
 from .processes import own_identity
 from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, checksums
@@ -62,6 +63,8 @@ class Lane:
             SharedArray(control.instance, f"pending{index}", records.pending, control.get("pending_capacity")), records
         )
         self._settle()
+        self.post = Post(control, records, index)
+        self.collect()
 
     @classmethod
     def claim(cls, control: Control, records: RecordLayout, lock_timeout: float = 5.0) -> Lane:
@@ -178,7 +181,6 @@ class Lane:
         """
         payload = self.pending.payload_with_reward(key, reward)
         if payload is None:
-            self.count("unmatched")
             return None
         number = self.append(payload)
         self.pending.clear(key)
@@ -191,6 +193,23 @@ class Lane:
         """A copy of the record with this number, which this lane appended lately."""
         row: np.void = self._ring.array[(number - 1) % self.capacity].copy()
         return row
+
+    def forward(self, ticket: int, reward: float) -> None:
+        """Send a reward on to the lane that owns the decision `ticket`. Called while holding the lane."""
+        self.post.send(ticket, reward)
+
+    def collect(self) -> list[np.void]:
+        """Complete the decisions whose rewards arrived at other lanes. Called while holding the lane."""
+        completed = []
+        for ticket, reward in self.post.receive():
+            key = self.pending.key_of(ticket)
+            row = None if key is None else self.complete(key, reward)
+            if row is None:
+                self.count("unmatched")
+            else:
+                self.count("delivered")
+                completed.append(row)
+        return completed
 
     def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
         """Let a decision wait for its reward under `key`. An older one under the same key is superseded."""

@@ -140,6 +140,8 @@ _LANE: list[Field] = [
     ("lost", "u64", "in flight when an owner was killed"),
     ("send", "u64", "decisions that the gate let through"),
     ("wait", "u64", "decisions that the gate blocked"),
+    ("mail_head", "u64", "rewards ever posted to this lane's outbox for decisions of other lanes"),
+    ("delivered", "u64", "rewards that reached this lane's decisions through other lanes' outboxes"),
     ("untrained", "u64", "blocked decisions that were counted, not stored (train_on_wait: false)"),
     ("unmatched", "u64", "rewards that found no pending decision"),
     ("errors", "u64", "failures on the decision path that were survived"),

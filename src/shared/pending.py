@@ -7,13 +7,10 @@ its owner: the next one reads the valid entries back.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from .arrays import HEADER_BYTES, SharedArray
-from .records import PENDING_KEY_BYTES, PREFIX_BYTES, RecordLayout, checksum, with_reward
+from .records import PENDING_KEY_BYTES, PREFIX_BYTES, RecordLayout, checksum, key_hash, with_reward
 
 
 class PendingTable:
@@ -25,7 +22,7 @@ class PendingTable:
         self._words = shared.word_view
         self._row_bytes = shared.row_bytes
         self._payload_bytes = records.record.itemsize - PREFIX_BYTES
-        self._context_bytes = max(1, records.context_bytes)
+        self._tickets = shared.words[:, 0]
         self._places: dict[bytes, int] = {}
         self._free: list[int] = []
         self._adopt()
@@ -67,10 +64,21 @@ class PendingTable:
         """Key of the oldest entry. Raises StopIteration if there is none."""
         return next(iter(self._places))
 
-    def entry(self, key: bytes) -> NDArray[Any] | None:
-        """The entry as a 0-dimensional structured array (a copy), or None."""
+    def entry(self, key: bytes) -> np.void | None:
+        """A copy of the entry, or None."""
         place = self._places.get(key)
-        return None if place is None else np.asarray(self._shared.array[place].copy())
+        if place is None:
+            return None
+        entry: np.void = self._shared.array[place].copy()
+        return entry
+
+    def key_of(self, ticket: int) -> bytes | None:
+        """Key of the entry with this ticket, or None."""
+        found = np.flatnonzero(self._tickets == ticket)
+        if not ticket or not len(found):
+            return None
+        key = bytes(self._shared.array[found[0]]["owner"])
+        return key if self._places.get(key) == found[0] else None
 
     def payload_with_reward(self, key: bytes, reward: float) -> bytes | None:
         """The record's payload with its actual reward filled in, or None if there is no such entry."""
@@ -84,8 +92,8 @@ class PendingTable:
         """Write an entry; the key must be new and the table not full."""
         place = self._free.pop()
         start = self._start(place)
-        body = b"".join((payload, key.ljust(PENDING_KEY_BYTES, b"\0"), context.ljust(self._context_bytes, b"\0")))
-        body = body.ljust(self._row_bytes - PREFIX_BYTES, b"\0")
+        owner = key_hash(key).to_bytes(8, "little") + key.ljust(PENDING_KEY_BYTES, b"\0")
+        body = b"".join((payload, owner, context)).ljust(self._row_bytes - PREFIX_BYTES, b"\0")
         self._words[start >> 3] = 0
         self._raw[start + PREFIX_BYTES : start + self._row_bytes] = body
         self._words[(start >> 3) + 1] = checksum(body, ticket)

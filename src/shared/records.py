@@ -37,6 +37,11 @@ def encode_key(key: str, width: int) -> bytes:
     return data[: width - 16] + hashlib.sha256(data).hexdigest()[:16].encode()
 
 
+def key_hash(key: bytes) -> int:
+    """64-bit hash of an encoded key, the same in every process: by it a key is found in another lane's table."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
 @dataclass(frozen=True)
 class RecordLayout:
     """Sizes and dtypes of records and pending entries for one application.
@@ -45,8 +50,8 @@ class RecordLayout:
     weights that decided), timestamp f8 (seconds since 1970), expected_reward f4, actual_reward f4 (NaN: none),
     probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
     i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
-    `pending` is a record followed by `owner` S128 (the key that a reward will name) and `context` (opaque bytes
-    with which the application computes the reward), padded.
+    `pending` is a record followed by `owner` S128 (the key that a reward will name), before it `owner_hash` u8
+    (`key_hash` of it), and `context` (opaque bytes with which the application computes the reward), padded.
     """
 
     features: int
@@ -77,8 +82,12 @@ class RecordLayout:
         if pad:
             fields.append(("padding", f"V{pad}"))
         record = np.dtype(fields)
-        tail: list[Any] = [("owner", f"S{PENDING_KEY_BYTES}"), ("context", f"V{max(1, self.context_bytes)}")]
-        pad = -(record.itemsize + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
+        tail: list[Any] = [
+            ("owner_hash", "<u8"),
+            ("owner", f"S{PENDING_KEY_BYTES}"),
+            ("context", f"V{max(1, self.context_bytes)}"),
+        ]
+        pad = -(record.itemsize + 8 + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
         if pad:
             tail.append(("tail", f"V{pad}"))
         pending = np.dtype([*fields, *tail])

@@ -98,8 +98,22 @@ class ExperienceReplayBuffer:
         with self.lane.hold() as held:
             if not held:
                 return None
-            row = self.lane.complete(encode_key(territory_id, PENDING_KEY_BYTES), reward)
+            key = encode_key(territory_id, PENDING_KEY_BYTES)
+            self.lane.collect()
+            row = self.lane.complete(key, reward)
+            if row is None:
+                row = self._forward(key, reward)
         return None if row is None else Experience.from_record(row, self.instance.application.gate_components)
+
+    def _forward(self, key: bytes, reward: float) -> Any:
+        """Send the reward to the lane that decided; the experience as it will be, or None if nobody did."""
+        entry = self.lane.post.find(key)
+        if entry is None:
+            self.lane.count("unmatched")
+            return None
+        self.lane.forward(int(entry["ticket"]), reward)
+        entry["actual_reward"] = reward
+        return entry
 
     def sample(self, count: int) -> list[Experience]:
         """`min(count, available)` completed experiences, uniformly and without repetition."""

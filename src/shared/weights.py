@@ -88,6 +88,10 @@ class WeightsLayout:
             offset += length
         return cls(tuple(specs), tuple(aliases))
 
+    def stored_name(self, name: str) -> str:
+        """The name under which a tensor is stored: its own, or that of the tensor it is tied to."""
+        return dict(self.aliases).get(name, name)
+
     @property
     def data_bytes(self) -> int:
         """Length of the flat buffer."""
@@ -142,18 +146,26 @@ class FlatModel:
     def __init__(self, model: torch.nn.Module, device: torch.device | None = None) -> None:
         self.model = model
         self.layout = WeightsLayout.of(model)
-        self.flat = torch.empty(self.layout.data_bytes, dtype=torch.uint8, device=device)
-        self.words = None if self.flat.is_cuda else as_words(self.flat)
-        self._bind()
-
-    def _bind(self) -> None:
-        views = self.layout.views(self.flat)
-        views.update({alias: views[name] for alias, name in self.layout.aliases})
+        self._tensors = [(tensor, self.layout.stored_name(name)) for name, tensor in _tensors(model).items()]
+        self._views: dict[int, list[torch.Tensor]] = {}
+        flat = torch.empty(self.layout.data_bytes, dtype=torch.uint8, device=device)
+        views = self.layout.views(flat)
         with torch.no_grad():
-            for name, tensor in _tensors(self.model).items():
-                view = views[name]
-                view.copy_(tensor)
-                tensor.data = view
+            for tensor, name in self._tensors:
+                views[name].copy_(tensor)
+        self.flat = flat
+        self.bind(flat)
+
+    def bind(self, flat: torch.Tensor) -> None:
+        """Make `flat` (uint8 [bytes]) the memory of the parameters and buffers; its contents are taken as they are."""
+        pointer = flat.data_ptr()
+        views = self._views.get(pointer)
+        if views is None:
+            by_name = self.layout.views(flat)
+            views = self._views[pointer] = [by_name[name] for _, name in self._tensors]
+        for (tensor, _), view in zip(self._tensors, views, strict=True):
+            tensor.data = view
+        self.flat = flat
 
     def state(self) -> dict[str, torch.Tensor]:
         """The stored tensors by name, as views."""
@@ -248,7 +260,11 @@ class Publisher:
 
 
 class Subscriber:
-    """A reader's end: takes new versions into a flat buffer. Never waits, never takes an older version."""
+    """A reader's end: finds and copies new versions. Never waits, never takes an older version.
+
+    `version` is the one taken last (-1: none). With `verify` a copy is also compared with the slot's checksum: where
+    loads may pass loads, the sequence alone proves nothing.
+    """
 
     def __init__(self, slots: Slots, verify: bool = False) -> None:
         self._slots = slots
@@ -256,28 +272,44 @@ class Subscriber:
         self._version_word = layout.offset("version") >> 3
         self._verify = verify
         self.version = -1
-        self._scratch = torch.empty_like(slots.data[0])
+        self._word = 0
+        self._announced = 0
 
-    def refresh(self, target: torch.Tensor) -> bool | None:
-        """Copy the newest version into `target` (uint8 [bytes]): True if taken, False if nothing is new.
+    def newest(self) -> int | None:
+        """Index of the slot that holds a version newer than the one taken; -1 if nothing is new.
 
-        None if the slot was being written: `target` is unchanged and the next call looks again.
+        None if that slot is being written already: the next look will find a newer version elsewhere.
         """
         words = self._words
         version = words[self._version_word]
         if version == self.version:
-            return False
-        index = version % self._slots.count
-        word = self._slots.sequence_words[index]
-        expected = 2 * version
-        if version < self.version or words[word] != expected:
+            return -1
+        index: int = version % self._slots.count
+        self._word, self._announced = self._slots.sequence_words[index], version
+        return index if version > self.version and self.is_whole() else None
+
+    def hold(self, index: int) -> torch.Tensor:
+        """The slot that `newest` found (uint8 [bytes]), to be read in place.
+
+        What was computed from it counts only if `is_whole` afterwards.
+        """
+        self.version = self._announced
+        return self._slots.data[index]
+
+    def is_whole(self) -> bool:
+        """True if the slot that `newest` found still holds the version that was announced then."""
+        return bool(self._words[self._word] == 2 * self._announced)
+
+    def refresh(self, target: torch.Tensor) -> bool | None:
+        """Copy the newest version into `target` (uint8 [bytes]): True if taken, False if nothing is new.
+
+        None if the slot was being written: `target` may hold anything then, and the next call looks again.
+        """
+        index = self.newest()
+        if index is None or index < 0:
+            return None if index is None else False
+        target.copy_(self._slots.data[index])
+        if not self.is_whole() or (self._verify and checksum(target) != self._words[self._word + 1]):
             return None
-        # Copied aside first: a slot overwritten during the copy must not reach the weights in use.
-        self._scratch.copy_(self._slots.data[index])
-        if words[word] != expected:
-            return None
-        if self._verify and checksum(self._scratch) != words[word + 1]:
-            return None
-        target.copy_(self._scratch)
-        self.version = version
+        self.version = self._announced
         return True

@@ -1,0 +1,47 @@
+"""The live model: the engine's model, brought up to date between two decisions.
+
+A small model is copied into a spare buffer, and the parameters are pointed at it once the copy is known to be whole. A
+large one is read in place: the parameters are pointed at the slot, and a decision counts only if the slot was not
+written to meanwhile.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..shared.sampler import WEAK_MEMORY
+from ..shared.weights import FlatModel, Slots, Subscriber
+
+
+class LiveModel:
+    """A model with the newest published weights. `version` is theirs. Not thread-safe: the engine holds a lock."""
+
+    def __init__(self, flat: FlatModel, slots: Slots, in_place: bool = False) -> None:
+        self.flat = flat
+        self._subscriber = Subscriber(slots, verify=WEAK_MEMORY)
+        # Where loads may pass loads only a checksum of a copy proves that it is whole.
+        self._in_place = in_place and not WEAK_MEMORY
+        self._spare = torch.empty(0 if self._in_place else flat.layout.data_bytes, dtype=torch.uint8)
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use."""
+        return self._subscriber.version
+
+    def refresh(self) -> bool | None:
+        """Take the newest version: True if taken, False if nothing is new, None if it was being written (try later)."""
+        if self._in_place:
+            index = self._subscriber.newest()
+            if index is None or index < 0:
+                return None if index is None else False
+            self.flat.bind(self._subscriber.hold(index))
+            return True
+        taken = self._subscriber.refresh(self._spare)
+        if taken:
+            used, self._spare = self._spare, self.flat.flat
+            self.flat.bind(used)
+        return taken
+
+    def is_whole(self) -> bool:
+        """True if what was computed since the last refresh was computed with one version's weights."""
+        return not self._in_place or self._subscriber.is_whole()
