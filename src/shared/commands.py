@@ -45,6 +45,8 @@ def send(control: Control, code: str, argument: int = 0, timeout: float = 5.0) -
     within `timeout` seconds (it will still do it if it comes back), and `refused` if a later command took the place of
     this one before the trainer saw it. Raises ValueError if there is no such command.
     """
+    if code not in layout.COMMANDS[1:]:
+        raise ValueError(f"command {code!r} is not one of {', '.join(layout.COMMANDS[1:])}")
     deadline = time.monotonic() + timeout
     while control.get("trainer.answered") < control.get("command.sequence") and time.monotonic() < deadline:
         time.sleep(_LOOK_EVERY)

@@ -83,10 +83,12 @@ class CheckpointKeeper:
 
         Going back twice goes back twice as far: the copy that the first rollback saved does not count.
         """
-        own = [checkpoint for checkpoint in self.store.all() if checkpoint.version < version]
+        own = [checkpoint for checkpoint in self.store.all() if checkpoint.version <= version]
         if own and own[-1].manifest.get("restored"):
             source = int(own.pop().manifest["restored"])
             own = [checkpoint for checkpoint in own if checkpoint.version < source]
+        elif own and own[-1].version == version:
+            own.pop()
         if not own:
             return None
         return self.find(int(own[-1].manifest.get("restored") or 0)) or own[-1]

@@ -7,7 +7,6 @@ import signal
 
 import pytest
 import torch
-
 from tandem.shared.records import SEND
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
@@ -68,7 +67,7 @@ def test_start_stop_and_restart(toy_trainer, fill, caplog, wait_until):
 
 
 def test_a_failing_step_is_survived_and_counted(toy_trainer, fill, monkeypatch):
-    """An exception in a step is counted, publishes nothing, and the weights and the optimiser are the good ones again."""
+    """An exception in a step is counted and publishes nothing; weights and optimiser are the good ones again."""
     trainer = toy_trainer()
     fill(trainer.buffer)
     trainer._tick()
@@ -105,7 +104,7 @@ def test_too_many_failures_in_a_row_end_the_trainer(toy_trainer, fill, monkeypat
 
 
 def test_a_nan_in_a_gradient_never_reaches_a_decision(toy_trainer, fill, caplog):
-    """A candidate that is not finite is refused, naming the tensor; the published weights stay, and training goes on."""
+    """A candidate that is not finite is refused, naming the tensor; what is published stays, and training goes on."""
     trainer = toy_trainer()
     fill(trainer.buffer)
     assert trainer.train_step()
