@@ -94,7 +94,7 @@ def toy_instance(instance_name: str, toy_application: str, tmp_path: Path) -> It
 
     made: list[Instance] = []
 
-    def make(**sections: dict[str, Any]) -> Instance:
+    def make(**sections: Any) -> Instance:
         plain: dict[str, Any] = {
             "application": toy_application,
             "data_dir": str(tmp_path / "data"),
@@ -102,7 +102,7 @@ def toy_instance(instance_name: str, toy_application: str, tmp_path: Path) -> It
             "inference": {"lanes": 2, "seed": 1},
         }
         for section, values in sections.items():
-            plain[section] = {**plain.get(section, {}), **values}
+            plain[section] = {**plain.get(section, {}), **values} if isinstance(values, dict) else values
         create_instance(instance_name, parse(plain, "the test's configuration"))
         made.append(Instance(instance_name))
         return made[-1]

@@ -1,0 +1,109 @@
+"""A toy application that has a gate and computes rewards, for tests of the engine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REWARDING_SOURCE = '''
+"""A toy application: a gate that blocks place 0, and a reward that is the difference of two observations."""
+import numpy as np
+import torch
+from tandem.shared.application import ActionHead, Application, Verdict
+
+
+class Fixed(torch.nn.Module):
+    """Always the place that `wanted` names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 5)
+
+    def forward(self, observations):
+        return (self.layer(observations),)
+
+
+class Gate:
+    components = ("size",)
+
+    def __init__(self):
+        self.log = []
+
+    def evaluate(self, observation, action, key, version):
+        if observation[0] > 0.9:
+            raise RuntimeError("the gate is broken")
+        if observation[1] == 0.25:
+            return Verdict(False, "unaffordable", float("-inf"), (0.0,))
+        return Verdict(observation[1] >= 0, "judged", 0.5, (float(observation[0]),))
+
+    def sent(self, key, action):
+        self.log.append(("sent", key, action))
+
+    def failed(self, key, action):
+        self.log.append(("failed", key, action))
+
+    def rewarded(self, reward):
+        self.log.append(("rewarded", reward))
+
+    def forget(self, key):
+        self.log.append(("forget", key))
+
+    def statistics(self):
+        return {}
+
+    def clear(self):
+        self.log.append(("clear",))
+
+
+class Reward:
+    context_dtype = np.dtype([("before", "<f4")])
+
+    def context(self, observation):
+        return np.array((observation[0],), self.context_dtype)
+
+    def reward(self, context, action, executed, observation):
+        if observation[0] == 0.75:
+            raise RuntimeError("the reward is broken")
+        return float(observation[0] - context["before"]), {"difference": float(observation[0] - context["before"])}
+
+
+def create(settings, folder):
+    return Application(
+        name="rewarding",
+        features=("value", "sign"),
+        heads=(ActionHead("place", 5),),
+        build_model=Fixed,
+        build_gate=Gate,
+        build_reward=Reward,
+        gate_components=("size",),
+        context_dtype=Reward.context_dtype,
+    )
+'''
+
+
+@pytest.fixture
+def rewarding_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_application: str) -> Iterator[str]:
+    """Module name of an application with a gate and a reward calculator, importable in child processes too."""
+    name = f"rewarding_{uuid.uuid4().hex[:8]}"
+    (tmp_path / "modules" / f"{name}.py").write_text(REWARDING_SOURCE, encoding="utf-8")
+    yield name
+
+
+@pytest.fixture
+def engine_of(toy_instance: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """`engine_of(application=..., trainer={...})`: an engine on a new instance, closed after the test."""
+    from tandem.inference_proc.engine import Engine
+
+    made: list[Engine] = []
+
+    def make(**sections: Any) -> Engine:
+        made.append(Engine(toy_instance(**sections)))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()

@@ -1,0 +1,291 @@
+"""The engine decides, records, completes and degrades; it never raises into the host for a failure around the policy."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tandem.inference_proc.engine import Engine
+from tandem.shared.errors import LaneBusy
+from tandem.shared.instance import Instance
+from tandem.shared.replay import ExperienceReplayBuffer
+from tandem.shared.weights import FlatModel, Publisher
+
+EngineOf = Callable[..., Engine]
+
+
+def observe(*values: float) -> np.ndarray[Any, Any]:
+    return np.array(values, np.float32)
+
+
+def balanced(stats: dict[str, Any]) -> bool:
+    """Every decision is accounted for."""
+    parts = ("completed", "pending_count", "expired", "superseded", "dropped", "rejected", "lost")
+    return bool(stats["decided"] == sum(stats[part] for part in parts))
+
+
+def publish(engine: Engine, version: int, value: float) -> None:
+    """Publish weights that all have one value."""
+    flat = FlatModel(engine.application.build_model())
+    with torch.no_grad():
+        for tensor in flat.state().values():
+            tensor.fill_(value)
+    Publisher(engine.instance.open_slots(flat.layout)).publish(flat.flat, version)
+
+
+def test_a_reward_completes_its_decision(engine_of: EngineOf) -> None:
+    """A decision waits under its key until its reward comes, once."""
+    engine = engine_of()
+    decision = engine.decide("a", observe(1, 2, 3, 4), "home")
+    assert decision.send
+    assert decision.version == 0
+    assert engine.get_stats()["pending_count"] == 1
+    assert engine.reward("a", 0.5)
+    assert not engine.reward("a", 0.5)
+    (experience,) = ExperienceReplayBuffer(engine.instance).sample(8)
+    assert experience.actual_reward == 0.5
+    assert experience.territory_id == "home"
+    assert experience.action == decision.action
+    assert experience.probability == pytest.approx(decision.probability)
+    assert np.array_equal(experience.observation, observe(1, 2, 3, 4))
+    assert balanced(engine.get_stats())
+
+
+def test_every_decision_uses_the_newest_version(engine_of: EngineOf) -> None:
+    """The first decision after a publish is made with the new weights and says so, in the record too."""
+    engine = engine_of()
+    for version in range(1, 12):
+        publish(engine, version, version / 10)
+        decision = engine.decide("a", observe(1, 1, 1, 1))
+        assert decision.version == version
+        weights = engine.get_model_for_inference().state_dict()["layer.weight"]
+        assert torch.equal(weights, torch.full_like(weights, version / 10))
+        engine.reward("a", 0.0)
+    recent = ExperienceReplayBuffer(engine.instance).reader.recent(20)
+    assert [int(row["version"]) for row in recent] == list(range(1, 12))
+
+
+def test_a_large_model_is_read_in_place(engine_of: EngineOf) -> None:
+    """Above `weights.in_place_bytes` the parameters are the slot's own memory."""
+    engine = engine_of(weights={"in_place_bytes": 1})
+    publish(engine, 1, 0.25)
+    assert engine.decide("a", observe(1, 1, 1, 1)).version == 1
+    weight = dict(engine.get_model_for_inference().named_parameters())["layer.weight"]
+    slot = engine._slots.data[1]
+    assert slot.data_ptr() <= weight.data_ptr() < slot.data_ptr() + slot.numel()
+
+
+def test_the_next_observation_rewards_the_previous_decision(engine_of: EngineOf, rewarding_application: str) -> None:
+    """With a reward calculator an observation completes the key's pending decision before the new one is made."""
+    engine = engine_of(application=rewarding_application)
+    first = engine.decide("a", observe(0.1, 1))
+    assert first.last_reward is None
+    second = engine.decide("a", observe(0.4, 1))
+    assert second.last_reward == pytest.approx(0.3)
+    assert second.recent_rewards == (second.last_reward,)
+    stats = engine.get_stats()
+    assert (stats["size"], stats["pending_count"]) == (1, 1)
+    assert engine.gate.log[-2][0] == "rewarded"
+    assert balanced(stats)
+
+
+def test_a_blocked_decision_is_complete_at_once(engine_of: EngineOf, rewarding_application: str) -> None:
+    """A WAIT never becomes pending, keeps no actual reward, and its window's reward is still reported."""
+    engine = engine_of(application=rewarding_application)
+    decision = engine.decide("a", observe(0.1, -1))
+    assert not decision.send
+    assert engine.get_stats()["pending_count"] == 0
+    (experience,) = ExperienceReplayBuffer(engine.instance).sample(8)
+    assert experience.gate_decision == "WAIT"
+    assert experience.actual_reward is None
+    assert experience.is_completed
+    assert engine.decide("a", observe(0.3, -1)).last_reward == pytest.approx(0.2)
+
+
+def test_an_unaffordable_action_is_stored_with_the_floor(engine_of: EngineOf, rewarding_application: str) -> None:
+    """An expected reward of -inf is answered as it is and stored as -1."""
+    engine = engine_of(application=rewarding_application)
+    assert engine.decide("a", observe(0.1, 0.25)).expected_reward == -math.inf
+    (experience,) = ExperienceReplayBuffer(engine.instance).sample(8)
+    assert experience.expected_reward == -1.0
+
+
+def test_waits_are_counted_but_not_stored_if_not_trained_on(engine_of: EngineOf, rewarding_application: str) -> None:
+    """With `train_on_wait: false` a blocked decision leaves a count and no experience."""
+    engine = engine_of(application=rewarding_application, trainer={"train_on_wait": False})
+    engine.decide("a", observe(0.1, -1))
+    stats = engine.get_stats()
+    assert (stats["size"], stats["untrained"], stats["wait_count"]) == (0, 1, 1)
+    assert balanced(stats)
+
+
+def test_a_broken_gate_holds_the_action_back(engine_of: EngineOf, rewarding_application: str) -> None:
+    """A gate that raises degrades the decision to a WAIT and is counted; nothing reaches the caller."""
+    engine = engine_of(application=rewarding_application)
+    decision = engine.decide("a", observe(0.95, 1))
+    assert (decision.send, decision.reason) == (False, "gate_error")
+    assert engine.get_stats()["errors"] == 1
+    assert engine.decide("a", observe(0.1, 1)).send
+
+
+def test_a_broken_reward_supersedes_the_pending_decision(engine_of: EngineOf, rewarding_application: str) -> None:
+    """If the reward cannot be computed the next SEND replaces the pending decision, and that is counted."""
+    engine = engine_of(application=rewarding_application)
+    engine.decide("a", observe(0.1, 1))
+    assert engine.decide("a", observe(0.75, 1)).last_reward is None
+    stats = engine.get_stats()
+    assert (stats["superseded"], stats["pending_count"], stats["errors"]) == (1, 1, 1)
+    assert balanced(stats)
+
+
+def test_a_failed_action_earns_the_failed_reward_once(engine_of: EngineOf, rewarding_application: str) -> None:
+    """An action that the client could not execute is completed with -0.5 and undone in the gate."""
+    engine = engine_of(application=rewarding_application)
+    action = engine.decide("a", observe(0.1, 1)).action
+    assert not engine.failed("a", (action[0] + 1,))
+    assert engine.failed("a", action)
+    assert not engine.failed("a", action)
+    (experience,) = ExperienceReplayBuffer(engine.instance).sample(8)
+    assert experience.actual_reward == -0.5
+    assert ("failed", "a", action) in engine.gate.log
+    engine.decide("a", observe(0.4, 1))
+    assert engine.get_stats()["size"] == 1
+
+
+def test_a_forgotten_key_drops_its_pending_decision(engine_of: EngineOf, rewarding_application: str) -> None:
+    """What dies with a connection is dropped and counted, and a later observation rewards nothing."""
+    engine = engine_of(application=rewarding_application)
+    engine.decide("a", observe(0.1, 1))
+    engine.forget("a")
+    assert engine.decide("a", observe(0.4, 1)).last_reward is None
+    stats = engine.get_stats()
+    assert stats["dropped"] == 1
+    assert balanced(stats)
+
+
+def test_old_pending_decisions_expire(engine_of: EngineOf, wait_until: Callable[..., Any]) -> None:
+    """A decision that waited longer than `pending_timeout` is dropped, not rewarded."""
+    engine = engine_of(inference={"pending_timeout": 0.05})
+    engine.decide("a", observe(1, 2, 3, 4))
+
+    def expired() -> bool:
+        engine.beat()
+        return bool(engine.get_stats()["expired"])
+
+    wait_until(expired, "the decision expired")
+    assert not engine.reward("a", 1.0)
+    assert balanced(engine.get_stats())
+
+
+def test_keys_are_bounded(engine_of: EngineOf) -> None:
+    """Keys from outside cannot grow memory: the least recently used goes, with its pending decision."""
+    engine = engine_of(inference={"max_keys": 3})
+    for key in "abcd":
+        engine.decide(key, observe(1, 2, 3, 4))
+    assert not engine.reward("a", 1.0)
+    assert engine.reward("d", 1.0)
+    assert balanced(engine.get_stats())
+
+
+def test_a_batch_is_decided_like_its_parts(engine_of: EngineOf, rewarding_application: str) -> None:
+    """`decide_many` keeps the order, decides a key that comes twice twice, and isolates a bad observation."""
+    engine = engine_of(application=rewarding_application)
+    results = engine.decide_many(
+        [("a", observe(0.1, 1), ""), ("b", "nonsense", ""), ("c", observe(0.2, -1), ""), ("a", observe(0.3, 1), "")]
+    )
+    assert isinstance(results[1], Exception)
+    first, third, fourth = (result for result in results if not isinstance(result, Exception))
+    assert (first.key, third.key, fourth.key) == ("a", "c", "a")
+    assert (first.send, third.send) == (True, False)
+    assert fourth.last_reward == pytest.approx(0.2)
+    assert engine.get_stats()["decided"] == 3
+    with pytest.raises(ValueError, match="nonsense"):
+        engine.decide("b", "nonsense")
+
+
+def test_a_reward_reaches_the_process_that_decided(engine_of: EngineOf) -> None:
+    """A reward given to another lane's engine completes the decision once, and never twice."""
+    decider = engine_of()
+    other = Engine(Instance(decider.instance.name))
+    try:
+        decider.decide("a", observe(1, 2, 3, 4))
+        assert other.reward("a", 0.5)
+        assert other.reward("a", 0.7)
+        assert not other.reward("b", 0.5)
+        decider.beat()
+        stats = decider.get_stats()
+        assert (stats["size"], stats["pending_count"]) == (1, 0)
+        assert [row.actual_reward for row in ExperienceReplayBuffer(decider.instance).sample(8)] == [0.5]
+        assert balanced(stats)
+    finally:
+        other.close()
+
+
+def test_an_observation_at_another_process_rewards_too(engine_of: EngineOf, rewarding_application: str) -> None:
+    """A key that moves to another server process takes its pending decision's context along."""
+    decider = engine_of(application=rewarding_application)
+    other = Engine(Instance(decider.instance.name))
+    try:
+        decider.decide("a", observe(0.1, 1))
+        assert other.decide("a", observe(0.4, 1)).last_reward == pytest.approx(0.3)
+        decider.beat()
+        assert decider.lane.get("delivered") == 1
+        assert balanced(decider.get_stats())
+    finally:
+        other.close()
+
+
+def test_pending_decisions_outlive_their_process(engine_of: EngineOf, rewarding_application: str) -> None:
+    """The lane's next owner adopts what is pending and rewards it by the next observation."""
+    first = engine_of(application=rewarding_application)
+    first.decide("a", observe(0.1, 1))
+    first.close()
+    second = Engine(Instance(first.instance.name))
+    try:
+        assert second.decide("a", observe(0.4, 1)).last_reward == pytest.approx(0.3)
+        assert balanced(second.get_stats())
+    finally:
+        second.close()
+
+
+def test_lanes_run_out_with_a_clear_error(engine_of: EngineOf) -> None:
+    """One server process too many is refused, naming the holders."""
+    engine = engine_of(inference={"lanes": 1})
+    with pytest.raises(LaneBusy, match=r"inference\.lanes"):
+        Engine(Instance(engine.instance.name))
+
+
+def test_threads_share_an_engine(engine_of: EngineOf) -> None:
+    """Threads of one server lose no decision and no reward."""
+    engine = engine_of(trainer={"buffer_capacity": 5000})
+
+    def serve(name: str) -> None:
+        for number in range(200):
+            engine.decide(f"{name}-{number % 7}", observe(1, 2, 3, 4))
+            engine.reward(f"{name}-{number % 7}", 1.0)
+
+    threads = [threading.Thread(target=serve, args=(str(index),)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = engine.get_stats()
+    assert (stats["decided"], stats["completed"], stats["size"]) == (800, 800, 800)
+
+
+def test_a_reset_empties_and_never_lowers_the_version(engine_of: EngineOf, rewarding_application: str) -> None:
+    """Coupled reset: new weights, a new generation, empty buffers, a higher version."""
+    engine = engine_of(application=rewarding_application, trainer={"enabled": False})
+    engine.decide("a", observe(0.1, 1))
+    engine.decide("a", observe(0.2, 1))
+    before = engine.model_version
+    assert engine.reset() > before
+    stats = engine.get_stats()
+    assert (stats["size"], stats["pending_count"]) == (0, 0)
+    assert engine.control.get("generation") == 1
+    assert balanced(stats)
