@@ -201,7 +201,7 @@ class Child:
 
     def _signal_group(self, number: signal.Signals) -> None:
         # Our own child is not reaped yet and an adopted one was alive just now: the group's number is still its own.
-        if self.alive:
+        if self.alive and self.pid > 1:
             try:
                 os.killpg(self.pid, number)
             except ProcessLookupError:

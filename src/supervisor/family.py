@@ -7,7 +7,9 @@ compared, so that a signal never reaches a stranger that was given a used number
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 
 from ..shared.processes import start_ticks
 
@@ -18,8 +20,11 @@ Identity = tuple[int, int]
 def members(leader: int, ticks: int) -> list[Identity]:
     """The living processes of the session, group or descent of `leader`, which started at `ticks`; itself included.
 
-    Works after the leader's death too, except for descendants that left its session.
+    Works after the leader's death too, except for descendants that left its session. Never contains this process or
+    one that it descends from; empty without a leader, since number 0 stands for processes of outside a container.
     """
+    if leader <= 1 or ticks <= 0:
+        return []
     parents: dict[int, int] = {}
     started: dict[int, int] = {}
     found: set[int] = set()
@@ -42,13 +47,17 @@ def members(leader: int, ticks: int) -> list[Identity]:
         more = {pid for pid, parent in parents.items() if parent in found} - found
         found |= more
         growing = bool(more)
+    ours = os.getpid()
+    while ours > 0:
+        found.discard(ours)
+        ours = parents.get(ours, 0)
     # Nobody in the family is older than its leader: an older process only shares a number with it.
     return [(pid, started[pid]) for pid in sorted(found) if started[pid] >= ticks]
 
 
 def open_process(pid: int, ticks: int) -> int | None:
     """A pidfd of exactly this process, to be closed by the caller; None if it is gone."""
-    if pid <= 0 or ticks <= 0:
+    if pid <= 1 or ticks <= 0:
         return None
     try:
         descriptor = os.pidfd_open(pid)
@@ -74,7 +83,22 @@ def send(identity: Identity, number: signal.Signals) -> bool:
     return True
 
 
-def kill(identities: list[Identity]) -> None:
-    """Kill each of these processes that still lives."""
-    for identity in identities:
-        send(identity, signal.SIGKILL)
+def kill(identities: list[Identity], timeout: float = 1.0) -> None:
+    """Kill each of these processes that still lives, and wait up to `timeout` seconds until they are gone."""
+    descriptors = [opened for identity in identities if (opened := open_process(*identity)) is not None]
+    poll = select.poll()
+    waiting = len(descriptors)
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            poll.unregister(descriptor)
+            waiting -= 1
+    deadline = time.monotonic() + timeout
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(left * 1000):
+            poll.unregister(descriptor)
+            waiting -= 1
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -81,14 +81,17 @@ class Supervisor:
         """True once a signal asked for the end."""
         return self._stops > 0
 
-    def handle_signals(self) -> None:
-        """Let SIGTERM and SIGINT end the loop and SIGUSR1 and SIGUSR2 restart a child. From the main thread only."""
+    def handle_signals(self, hangup: bool = False) -> None:
+        """Let SIGTERM and SIGINT end the loop and SIGUSR1 and SIGUSR2 restart a child. From the main thread only.
+
+        `hangup`: the end of the terminal ends it too.
+        """
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_stop)
         for name, number in RESTART_SIGNALS.items():
             signal.signal(number, lambda *_, name=name: self._restarts.append(name))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._note_stop if hangup else signal.SIG_IGN)
 
     def _note_stop(self, *_: object) -> None:
         self._stops += 1

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     report = _to_terminal if options.report is None else _to_pipe(options.report)
     supervisor = Supervisor(options.instance, config, path)
     _start_logging(supervisor, config, to_file=options.report is None)
-    supervisor.handle_signals()
+    supervisor.handle_signals(hangup=options.report is None)
     try:
         with supervisor:
             supervisor.wait_ready()

@@ -19,9 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from ..cli import add_instance
 
     add_instance(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="as a JSON object with its age in seconds"
-    )
+    parser.add_argument("--json", action="store_true", help="as a JSON object with its age in seconds")
     parser.add_argument("--watch", action="store_true", help="print each new version until Ctrl-C")
     parser.add_argument("--wait", type=int, metavar="N", help="wait until version N or a later one")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest --wait, seconds (60)")

@@ -1,0 +1,163 @@
+"""A demonstration: an instance of its own, the application's game played against it, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..shared.config import Config
+from ..shared.control import Control
+from ..shared.errors import SupervisorError
+from ..shared.processes import start_ticks
+from . import family
+from .logfile import tail
+from .supervisor import Supervisor
+from .view import buffer
+
+_END = 30.0
+"""Seconds that the game may take to end after its time is up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """What is played: seconds of real time (None: until stopped), times faster than real, and the world's size."""
+
+    seconds: float | None = None
+    speed: float | None = None
+    territories: int | None = None
+    seed: int | None = None
+
+    def command(self, application: str, url: str) -> list[str]:
+        """The command line of the application's game client."""
+        command = [sys.executable, "-m", f"{application}.game_client", "--url", url, "--json"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                command += [f"--{field.name}", f"{value:g}" if isinstance(value, float) else str(value)]
+        return command
+
+
+def play(
+    config: Config, config_path: str | None, game: Game, tell: Callable[[str], None], live: Callable[[Control], None]
+) -> dict[str, Any] | None:
+    """Play, and leave nothing behind. The figures, or None if a signal ended it.
+
+    `tell` is given lines for people; `live` is called twice a second while the game runs.
+    Raises StartFailed, or SupervisorError if the game client fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
+        config = dataclasses.replace(config, data_dir=folder)
+        supervisor = Supervisor(f"demo-{os.getpid()}", config, config_path)
+        supervisor.handle_signals(hangup=True)
+        tell("starting the server and the trainer")
+        try:
+            supervisor.open()
+            supervisor.wait_ready()
+        except BaseException:
+            supervisor.close()
+            if supervisor.stopping:
+                return None
+            raise
+        try:
+            tell(f"dashboard: http://127.0.0.1:{supervisor.port}/dashboard")
+            return _play(supervisor, game, Path(folder), live)
+        finally:
+            supervisor.close()
+
+
+def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Control], None]) -> dict[str, Any] | None:
+    control = supervisor.control
+    assert control is not None
+    first, steps = control.get("version"), control.get("metrics.total_steps")
+    output = folder / "game.log"
+    command = game.command(supervisor.config.application, f"ws://127.0.0.1:{supervisor.port}/ws")
+    with output.open("wb") as file:
+        client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    ticks = start_ticks(client.pid)
+    deadline = time.monotonic() + game.seconds + _END if game.seconds is not None else None
+    try:
+        shown = 0.0
+        while client.poll() is None and not supervisor.stopping:
+            supervisor.turn()
+            if supervisor.fatal is not None:
+                raise SupervisorError(supervisor.fatal.reason)
+            if time.monotonic() - shown >= 0.5:
+                shown = time.monotonic()
+                live(control)
+            if deadline is not None and time.monotonic() > deadline:
+                raise SupervisorError(f"the game did not end within {_END:g} s after its time")
+    finally:
+        if client.poll() is None:
+            family.kill(family.members(client.pid, ticks))
+            client.wait()
+    if supervisor.stopping:
+        return None
+    lines = tail(output, 20)
+    if client.returncode or not lines:
+        text = "".join(f"\n  | {line}" for line in lines)
+        raise SupervisorError(f"the game ended with status {client.returncode}{text}")
+    return figures(json.loads(lines[-1]), control, first, steps)
+
+
+def figures(client: dict[str, Any], control: Control, first: int, steps: int) -> dict[str, Any]:
+    """What the client saw and what shared memory counted, as one object.
+
+    `first` and `steps` are version and steps before the game. Errors are those of both sides.
+    """
+    lanes = [control.lane(index) for index in range(control.get("lanes"))]
+    return {
+        "decisions": client["decisions"],
+        "decisions_per_s": client["decisions_per_s"],
+        "latency_ms": {name: client["latency_ms"][name] for name in ("p50", "p99")},
+        "send": client["send"],
+        "wait": client["wait"],
+        "completed": sum(lane["completed"] for lane in lanes),
+        "pending": buffer(control)["pending"],
+        "errors": client["errors"] + sum(lane["errors"] for lane in lanes),
+        "model_version": {"first": first, "last": control.get("version")},
+        "training_steps": control.get("metrics.total_steps") - steps,
+        "mean_reward": {name: client["mean_reward"][name] for name in ("first_quarter", "last_quarter")},
+    }
+
+
+class LiveLine:
+    """One line that is written over again: version, decisions per second, loss, reward, buffer."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, int] | None = None
+        self._rate = 0.0
+
+    def __call__(self, control: Control) -> None:
+        """Write it to standard error if a person looks at it."""
+        now = time.monotonic()
+        decided = sum(control.get(f"lane.{index}.decided") for index in range(control.get("lanes")))
+        if self._before is not None:
+            self._rate = (decided - self._before[1]) / max(1e-9, now - self._before[0])
+        self._before = (now, decided)
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + self.text(control) + "\x1b[K")
+            sys.stderr.flush()
+
+    def text(self, control: Control) -> str:
+        """The line."""
+        room = buffer(control)
+        return (
+            f"version {control.get('version')}  {self._rate:.0f} decisions/s"
+            f"  loss {control.get('metrics.average_loss'):.3f}  reward {control.get('metrics.mean_reward'):+.3f}"
+            f"  buffer {room['size']}/{room['capacity']}  pending {room['pending']}"
+        )
+
+
+def quiet_logging(path: Path | None = None) -> None:
+    """Keep the supervisor's events off the terminal; errors are reported by whoever catches them."""
+    handler: logging.Handler = logging.NullHandler() if path is None else logging.FileHandler(path)
+    logging.getLogger().handlers[:] = [handler]
