@@ -55,6 +55,18 @@ class ContinuousTrainingConfig:
     entropy_weight: float = setting(0.01, "strength of the pull towards exploration", at_least=0, live=True)
     gradient_clip: float = setting(1.0, "largest gradient norm", above=0, live=True)
     importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, live=True)
+    sampling: str = setting(
+        "uniform", "which experiences a step sees", choices=("uniform", "recency", "stratified", "prioritized")
+    )
+    sample_with_repetition: bool = setting(False, "uniform: one experience may stand in a batch more than once")
+    recency_half_life: float = setting(100.0, "recency: the age at which a weight has halved", above=0)
+    recency_unit: str = setting("versions", "recency: what age is counted in", choices=("versions", "seconds"))
+    stratified_wait_share: float = setting(
+        0.5, "stratified: share of blocked decisions in a batch", at_least=0, at_most=1
+    )
+    prioritized_exponent: float = setting(
+        0.6, "prioritized: 0 is uniform, 1 in proportion to the last loss", at_least=0
+    )
     max_policy_lag: int = setting(0, "train only on decisions at most this many versions old; 0: no bound", at_least=0)
     device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "threads of a training step; 0: chosen for the machine", at_least=0)

@@ -20,6 +20,7 @@ from .instance import Instance
 from .lane import Lane
 from .records import KEY_BYTES, PENDING_KEY_BYTES, encode_key, is_finite_record
 from .sampler import ReplayReader
+from .strategies import strategy_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class ExperienceReplayBuffer:
     def __init__(self, instance: Instance | str = "default", lane: Lane | None = None, seed: int | None = None) -> None:
         self.instance = Instance(instance) if isinstance(instance, str) else instance
         self.control: Control = self.instance.control
-        self.reader = ReplayReader(self.control, self.instance.records, seed)
+        strategy = strategy_of(self.instance.config.trainer)
+        self.reader = ReplayReader(self.control, self.instance.records, seed, strategy=strategy)
         self._lane = lane
 
     @property

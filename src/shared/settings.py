@@ -146,7 +146,8 @@ def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None
             values[key], more = read(hints[key], value, f"{path}{key}.", known)
             problems += more
         elif fault := _fault(field, value):
-            problems.append(f"{path}{key}: {value!r} {fault} (allowed: {allowed(field)}; default {_default(field)!r})")
+            hint = f"allowed: {allowed(field)}; default {default_of(field)!r}"
+            problems.append(f"{path}{key}: {value!r} {fault} ({hint})")
         else:
             values[key] = float(value) if _kind(field) == "float" else value
     result = cls(**values)
@@ -157,7 +158,8 @@ def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None
     return result, problems
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A setting's default."""
     if field.default is not dataclasses.MISSING:
         return field.default
     assert field.default_factory is not dataclasses.MISSING

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .config import ContinuousTrainingConfig
 from .records import TICKET_BITS, WAIT
 
 if TYPE_CHECKING:
@@ -19,6 +20,18 @@ class Strategy(Protocol):
 
     def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """At most `count` positions in 0..window.total-1 of records whose version is at least `first_version`."""
+
+
+def strategy_of(config: ContinuousTrainingConfig) -> Strategy:
+    """The strategy that the settings name."""
+    lag = config.max_policy_lag
+    if config.sampling == "recency":
+        return Recency(config.recency_half_life, config.recency_unit == "seconds", lag)
+    if config.sampling == "stratified":
+        return Stratified(config.stratified_wait_share, lag)
+    if config.sampling == "prioritized":
+        return Prioritized(config.prioritized_exponent, lag)
+    return Uniform(lag, config.sample_with_repetition)
 
 
 def distinct(rng: np.random.Generator, total: int, count: int) -> NDArray[np.int64]:
