@@ -91,7 +91,8 @@ class Recency:
             age = time.time() - reader.column(window, "timestamp")
         else:
             age = reader.control.get("version") - reader.column(window, "version").astype(np.float64)
-        weights = np.exp2(-np.maximum(age, 0.0) / self.half_life)
+        # Against the newest record, and never quite 0: a buffer that stood still for long is still sampled.
+        weights = np.maximum(np.exp2((age.min() - age) / self.half_life), 1e-200)
         return weighted(reader.rng, _masked(weights, reader, window, first_version, self.max_lag), count)
 
 
