@@ -1,13 +1,18 @@
-"""A toy application that has a gate and computes rewards, for tests of the engine."""
+"""Servers for the tests of the transport and the endpoints, and a toy application for tests of the engine."""
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+KIT = str(Path(__file__).parents[1] / "kit")
+if KIT not in sys.path:
+    sys.path.append(KIT)
 
 REWARDING_SOURCE = '''
 """A toy application: a gate that blocks place 0, and a reward that is the difference of two observations."""
@@ -107,3 +112,29 @@ def engine_of(toy_instance: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     yield make
     for engine in made:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of the Queen that the tests of one module share; its gate lets everything through that can be paid."""
+    from server_kit import RunningServer
+
+    running = RunningServer(tmp_path_factory.mktemp("server"), gate={"reward_threshold": -100.0})
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own, see `server_kit.RunningServer`."""
+    from server_kit import RunningServer
+
+    running: list[Any] = []
+
+    def start(**options: Any) -> Any:
+        running.append(RunningServer(tmp_path, **options))
+        return running[-1]
+
+    yield start
+    for item in running:
+        item.close()
