@@ -29,7 +29,7 @@ from .mail import Post
 from .pending import PendingTable
 from .processes import own_identity
 from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, checksums
-from .segments import segment_path
+from .segments import open_segment
 
 log = logging.getLogger(__name__)
 
@@ -71,19 +71,22 @@ class Lane:
         """Take the first free lane; a dead owner's is free. Raises LaneBusy naming the holders' process ids."""
         holders = []
         for index in range(control.get("lanes")):
-            path = segment_path(control.instance, f"ring{index}")
-            lock_file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            lock_file = open_segment(control.instance, f"ring{index}")
             try:
                 fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(lock_file)
                 holders.append(control.get(f"lane.{index}.owner"))
                 continue
-            pid, ticks = own_identity()
-            for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
-                control.set(f"lane.{index}.{name}", value)
-            control.add(f"lane.{index}.claims")
-            return cls(control, records, index, lock_file, lock_timeout)
+            try:
+                pid, ticks = own_identity()
+                for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
+                    control.set(f"lane.{index}.{name}", value)
+                control.add(f"lane.{index}.claims")
+                return cls(control, records, index, lock_file, lock_timeout)
+            except BaseException:
+                os.close(lock_file)
+                raise
         raise LaneBusy(control.instance, holders)
 
     def get(self, name: str) -> Any:
@@ -128,6 +131,14 @@ class Lane:
         words[self._decided_word] += 1
         return self._ticket_base + count
 
+    def next_tickets(self, count: int) -> NDArray[np.uint64]:
+        """Name `count` decisions at once: uint64[count]. Called while holding the lane."""
+        words = self._words
+        first = words[self._tickets_word] + 1
+        words[self._tickets_word] = first + count - 1
+        words[self._decided_word] += count
+        return np.arange(self._ticket_base + first, self._ticket_base + first + count, dtype=np.uint64)
+
     def append(self, payload: bytes) -> int:
         """Append one completed experience and return its number (from 1). Called while holding the lane.
 
@@ -151,10 +162,13 @@ class Lane:
         """Append completed experiences (structured [n], sequence and checksum not yet set); the last one's number.
 
         The same protocol as `append` for a whole stretch at once: invalidate all rows, write them, make them valid,
-        count. Called while holding the lane.
+        count. More than the ring holds go in one ringful after the other. Called while holding the lane.
         """
-        rows = rows[-self.capacity :]
         size, words = len(rows), self._words
+        if size > self.capacity:
+            for start in range(0, size, self.capacity):
+                self.append_many(rows[start : start + self.capacity])
+            return int(words[self._head_word])
         head: int = words[self._head_word]
         numbers = np.arange(head + 1, head + size + 1, dtype=np.uint64)
         fresh = np.array(rows).view(np.uint8).reshape(size, self._row_bytes)
@@ -269,11 +283,10 @@ class Lane:
 
     def _settle(self) -> None:
         """Bring the counters into agreement with what the previous owner really wrote."""
-        head = self.get("head")
-        row = self._ring.array[head % self.capacity]
-        if row["sequence"] == head + 1 and int(row["checksum"]) == self._row_checksum(head + 1):
+        head: int = self.get("head")
+        while self._is_whole(head + 1):
             head += 1
-            self.control.set(f"lane.{self.index}.head", head)
+        self.control.set(f"lane.{self.index}.head", head)
         if head:
             # A crash between `append` and `clear` left the newest record pending as well.
             self.pending.forget_ticket(int(self._ring.array[(head - 1) % self.capacity]["ticket"]))
@@ -288,12 +301,16 @@ class Lane:
             log.warning("lane %d: %d decision(s) in flight were lost with its last owner", self.index, lost)
             self.control.set(f"lane.{self.index}.lost", max(0, lost))
 
-    def _row_checksum(self, number: int) -> int:
+    def _is_whole(self, number: int) -> bool:
+        """True if the record with this number lies in its row, complete."""
         start = HEADER_BYTES + (number - 1) % self.capacity * self._row_bytes
-        return checksum(self._raw[start + PREFIX_BYTES : start + self._row_bytes], number)
+        sequence, stored = self._ring_words[start >> 3], self._ring_words[(start >> 3) + 1]
+        return sequence == number and stored == checksum(
+            self._raw[start + PREFIX_BYTES : start + self._row_bytes], number
+        )
 
 
 def latency_bucket(nanoseconds: int) -> int:
     """Index of the duration bucket: 16 us * 2**(i/2), see layout.LATENCY_BUCKETS."""
-    quotient = nanoseconds * nanoseconds // 256_000_000
+    quotient = -(-nanoseconds * nanoseconds // 256_000_000)
     return min(layout.LATENCY_BUCKETS - 1, max(0, (quotient - 1).bit_length())) if quotient > 0 else 0

@@ -178,5 +178,5 @@ def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDAr
 
 
 def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
-    """True if every number is finite. (A sum is finite only if all its terms are, short of overflow.)"""
-    return math.isfinite(float(observation.sum())) and all(map(math.isfinite, numbers))
+    """True if every number is finite."""
+    return bool(np.isfinite(observation).all()) and all(map(math.isfinite, numbers))

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .control import Control
 from .experience import WAIT_FLOOR, Experience
 from .instance import Instance
 from .lane import Lane
-from .records import KEY_BYTES, PENDING_KEY_BYTES, encode_key, is_finite_record
+from .records import KEY_BYTES, PENDING_KEY_BYTES, PREFIX_BYTES, WAIT, encode_key, is_finite_record
 from .sampler import ReplayReader
 from .strategies import strategy_of
 
@@ -38,12 +40,16 @@ class ExperienceReplayBuffer:
         strategy = strategy_of(self.instance.config.trainer)
         self.reader = ReplayReader(self.control, self.instance.records, seed, strategy=strategy)
         self._lane = lane
+        self._claiming = threading.Lock()
 
     @property
     def lane(self) -> Lane:
         """The writer lane of this process, claimed at first use."""
         if self._lane is None:
-            self._lane = Lane.claim(self.control, self.instance.records, self.instance.config.trainer.lock_timeout)
+            with self._claiming:
+                if self._lane is None:
+                    config = self.instance.config.trainer
+                    self._lane = Lane.claim(self.control, self.instance.records, config.lock_timeout)
         return self._lane
 
     def add(self, experience: Experience) -> bool:
@@ -56,7 +62,13 @@ class ExperienceReplayBuffer:
         observation = np.ascontiguousarray(experience.observation, dtype=np.float32).reshape(-1)
         actual = experience.actual_reward
         components = tuple(experience.gate_components.values())
-        numbers = (expected, experience.nn_confidence, experience.timestamp, 0.0 if actual is None else actual)
+        numbers = (
+            expected,
+            experience.probability,
+            experience.nn_confidence,
+            experience.timestamp,
+            0.0 if actual is None else actual,
+        )
         if not lane.acquire():
             return False
         try:
@@ -87,6 +99,43 @@ class ExperienceReplayBuffer:
         finally:
             lane.unlock()
         return True
+
+    def add_batch(self, rows: NDArray[Any]) -> int:
+        """Add many records at once and return how many were taken; the others were rejected and counted.
+
+        `rows` is a structured array [n] of dtype `instance.records.record` with everything filled in but sequence,
+        checksum and ticket. A SEND without an actual reward (NaN) waits for it under its key. 0 if the lock was not to
+        be had in time. Raises TypeError for another dtype.
+        """
+        lane, records = self.lane, self.instance.records
+        if rows.dtype != records.record:
+            raise TypeError(f"rows have the dtype {rows.dtype}, expected {records.record}")
+        waits = rows["decision"] == WAIT
+        unknown = np.isnan(rows["actual_reward"])
+        finite = np.isfinite(rows["actual_reward"]) | unknown
+        for field in ("timestamp", "expected_reward", "probability", "confidence"):
+            finite &= np.isfinite(rows[field])
+        for field in ("observation", "components"):
+            finite &= np.isfinite(rows[field]).all(axis=1)
+        if not lane.acquire():
+            return 0
+        try:
+            numbered = rows.copy()
+            numbered["ticket"] = lane.next_tickets(len(rows))
+            taken = int(np.count_nonzero(finite))
+            lane.count("rejected", len(rows) - taken)
+            blocked = int(np.count_nonzero(waits & finite))
+            lane.count("wait", blocked)
+            lane.count("send", taken - blocked)
+            completed = numbered[finite & (waits | ~unknown)]
+            if len(completed):
+                lane.append_many(completed)
+            for row in numbered[finite & ~waits & unknown]:
+                key = bytes(row["key"])
+                lane.defer(int(row["ticket"]), row.tobytes()[PREFIX_BYTES:], key, b"")
+        finally:
+            lane.unlock()
+        return taken
 
     def _fits(self, observation: np.ndarray[Any, np.dtype[np.float32]], components: tuple[float, ...]) -> bool:
         records = self.instance.records
