@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,11 +97,16 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
                 live(control)
             if deadline is not None and time.monotonic() > deadline:
                 raise SupervisorError(f"the game did not end within {_END:g} s after its time")
+        if game.seconds is None and client.poll() is None:
+            # Ctrl-C is the ordinary end of an endless game: it still says what came of it.
+            family.send((client.pid, ticks), signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(5.0)
     finally:
         if client.poll() is None:
             family.kill(family.members(client.pid, ticks))
             client.wait()
-    if supervisor.stopping:
+    if supervisor.stopping and (game.seconds is not None or client.returncode):
         return None
     lines = tail(output, 20)
     if client.returncode or not lines:
@@ -135,9 +142,10 @@ class LiveLine:
     def __init__(self) -> None:
         self._before: tuple[float, int] | None = None
         self._rate = 0.0
+        self._printed = 0.0
 
     def __call__(self, control: Control) -> None:
-        """Write it to standard error if a person looks at it."""
+        """Write it to standard error: over the last one on a terminal, else a new one every 5 s."""
         now = time.monotonic()
         decided = sum(control.get(f"lane.{index}.decided") for index in range(control.get("lanes")))
         if self._before is not None:
@@ -146,6 +154,9 @@ class LiveLine:
         if sys.stderr.isatty():
             sys.stderr.write("\r" + self.text(control) + "\x1b[K")
             sys.stderr.flush()
+        elif now - self._printed >= 5.0:
+            self._printed = now
+            print(self.text(control), file=sys.stderr, flush=True)
 
     def text(self, control: Control) -> str:
         """The line."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tandem.shared.config import SupervisorConfig
 from tandem.shared.control import Control
 from tandem.supervisor import family

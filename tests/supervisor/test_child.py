@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tandem.shared.control import Control
 from tandem.shared.processes import start_ticks
 from tandem.supervisor import family
@@ -181,7 +180,10 @@ def test_a_polite_child_is_not_killed(make_child: Make, turn_until: Turn, tmp_pa
 def test_the_rest_of_a_dead_childs_group_is_killed(make_child: Make, turn_until: Turn, wait_until: Any) -> None:
     """When the leader dies its workers go too: they would hold its port and its lane."""
     child = make_child(
-        'print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True); ready(); work()'
+        """
+        print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+        ready(); work()
+        """
     )
     child.start(time.monotonic())
     turn_until(child, "running")

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from tandem.shared.processes import own_identity, start_ticks
 from tandem.shared.segments import segment_path
 from tandem.supervisor.lock import InstanceBusy, InstanceLock, holder

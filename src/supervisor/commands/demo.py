@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if result is None:
-        return 130 if options.seconds is not None else 0
+        return 130
     print(json.dumps(result) if options.json else summary(result))
     return 0
 
