@@ -6,14 +6,13 @@ and does not notice if it is gone.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,16 @@ from numpy.typing import NDArray
 
 from ..shared.application import Verdict
 from ..shared.errors import PolicyUnavailable
-from ..shared.experience import WAIT_FLOOR
 from ..shared.instance import Instance
 from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
-from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
+from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
 from ..shared.stats import seconds_since
 from .coupled import CoupledTrainer
+from .decision import Decision
 from .policy import Draw, Policy
+from .recorder import Recorder, Remembered
 from .subscriber import LiveModel
 
 log = logging.getLogger(__name__)
@@ -38,43 +38,6 @@ log = logging.getLogger(__name__)
 _UNDECIDED = RuntimeError("not decided")
 _IN_PLACE_TRIES = 4
 _OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
-_EXPIRY_INTERVAL = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the engine decided for one observation.
-
-    `probability` is that of the whole action, `head_probabilities` of each choice, `confidence` of the first;
-    `expected_reward` may be -inf. `version` is the model version that decided. `last_reward` is the actual reward of
-    the key's previous decision (None for the first), `recent_rewards` the last ten of the key, oldest first.
-    """
-
-    key: str
-    action: tuple[int, ...]
-    probability: float
-    head_probabilities: tuple[float, ...]
-    confidence: float
-    send: bool
-    reason: str
-    expected_reward: float
-    components: tuple[float, ...]
-    version: int
-    timestamp: float
-    last_reward: float | None = None
-    last_components: dict[str, float] | None = None
-    recent_rewards: tuple[float, ...] = ()
-
-
-@dataclass(slots=True)
-class _Remembered:
-    """What is kept of a key between two observations."""
-
-    encoded: bytes
-    rewards: deque[float]
-    context: NDArray[Any] | None = None
-    action: tuple[int, ...] = ()
-    executed: bool = False
 
 
 class Engine:
@@ -105,12 +68,10 @@ class Engine:
         self.gate = self.application.build_gate() if self.application.build_gate else None
         self.reward_calculator = self.application.build_reward() if self.application.build_reward else None
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
-        self._adopted = self._adopt_pending()
-        self._next_expiry = 0.0
         self._warn = RateLimit(10.0)
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
+        self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
 
     @classmethod
     def attach(cls, instance: str = "default", timeout: float | None = None) -> Engine:
@@ -176,7 +137,7 @@ class Engine:
         started = time.perf_counter_ns()
         results: list[Decision | Exception] = []
         with self._lock:
-            self._collect()
+            self._recorder.collect()
             encoded, chosen = [], []
             for key, observation, _ in requests:
                 try:
@@ -218,7 +179,7 @@ class Engine:
         key: str,
         observation: Any,
         territory_id: str,
-        remembered: _Remembered,
+        remembered: Remembered,
         last_components: dict[str, float] | None,
         features: NDArray[np.float32],
         draw: Draw,
@@ -227,7 +188,11 @@ class Engine:
         version, timestamp = self._live.version, time.time()
         verdict = self._judge(observation, draw.action, key, version)
         try:
-            self._record(remembered, observation, features, draw, verdict, version, timestamp, territory_id)
+            context = None if self.reward_calculator is None else self.reward_calculator.context(observation)
+            if not self._recorder.record(
+                remembered, context, features, draw, verdict, version, timestamp, territory_id
+            ):
+                self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
         except Exception:
             self._survived("a decision could not be recorded")
         if verdict.send and self.gate is not None:
@@ -256,7 +221,7 @@ class Engine:
             self._warn.warning(log, "key %r: a reward of %r was rejected; it must be finite", key, value)
             return False
         with self._lock:
-            return self._complete_with(encode_key(key, PENDING_KEY_BYTES), value)
+            return self._recorder.reward(encode_key(key, PENDING_KEY_BYTES), value)
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
         """The client could not execute the action that was sent last under `key`.
@@ -265,29 +230,29 @@ class Engine:
         the next observation rewards nothing. False if the key's last decision was not this action.
         """
         with self._lock:
-            remembered = self._remembered.get(key)
+            remembered = self._recorder.known(key)
             if remembered is None or not remembered.executed or remembered.action != tuple(action):
                 self.lane.count("unmatched")
                 return False
             remembered.executed = False
             if self.gate is not None:
                 self._guarded("the gate's bookkeeping failed", self.gate.failed, key, remembered.action)
-            return self._complete_with(remembered.encoded, self.application.failed_reward)
+            return self._recorder.reward(remembered.encoded, self.application.failed_reward)
 
     def forget(self, key: str) -> None:
         """The key will not come back: its pending decision is dropped."""
         with self._lock:
-            self._drop(key)
+            self._recorder.forget(key)
+            if self.gate is not None:
+                self._guarded("the gate could not forget a key", self.gate.forget, key)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.
 
         Returns the published version, which the trainer raises within moments.
         """
-        with self._lock, self.lane.hold() as held:
-            if held:
-                self.lane.clear()
-            self._remembered.clear()
+        with self._lock:
+            self._recorder.clear()
             if self.gate is not None:
                 self._guarded("the gate could not be cleared", self.gate.clear)
         if self._coupled is not None:
@@ -306,8 +271,8 @@ class Engine:
         """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
         self.lane.beat()
         with self._lock:
-            self._collect()
-            self._expire(time.time())
+            self._recorder.collect()
+            self._recorder.expire(time.time())
 
     def mark_ready(self) -> None:
         """Say that the server answers requests."""
@@ -317,45 +282,13 @@ class Engine:
         """Give the lane back. Pending decisions stay for its next owner. Idempotent."""
         self.lane.release()
 
-    def _recall(self, key: str) -> _Remembered:
-        remembered = self._remembered.get(key)
-        if remembered is None:
-            encoded = encode_key(key, PENDING_KEY_BYTES)
-            remembered = self._adopted.pop(encoded, None)
-            if remembered is None:
-                # Decided by another server process, perhaps; its pending table is as readable as our own.
-                entry = self.lane.post.find(encoded)
-                empty = _Remembered(encoded, deque(maxlen=10))
-                remembered = empty if entry is None else self._remember(encoded, entry)
-            if len(self._remembered) >= self.config.inference.max_keys:
-                self._drop(next(iter(self._remembered)))
-            self._remembered[key] = remembered
-        else:
-            self._remembered.move_to_end(key)
+    def _recall(self, key: str) -> Remembered:
+        remembered, evicted = self._recorder.recall(key)
+        if evicted is not None and self.gate is not None:
+            self._guarded("the gate could not forget a key", self.gate.forget, evicted)
         return remembered
 
-    def _drop(self, key: str) -> None:
-        remembered = self._remembered.pop(key, None)
-        encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
-        self._adopted.pop(encoded, None)
-        with self.lane.hold() as held:
-            if held:
-                self.lane.drop(encoded)
-        if self.gate is not None:
-            self._guarded("the gate could not forget a key", self.gate.forget, key)
-
-    def _adopt_pending(self) -> dict[bytes, _Remembered]:
-        """What the lane's previous owner left pending, ready to be completed by the next observation of its key."""
-        entries = ((key, self.lane.pending.entry(key)) for key in self.lane.pending.keys())  # noqa: SIM118 - not a dict
-        return {key: self._remember(key, entry) for key, entry in entries if entry is not None}
-
-    def _remember(self, encoded: bytes, entry: np.void) -> _Remembered:
-        dtype = self.application.context_dtype
-        context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
-        action = tuple(int(choice) for choice in entry["action"])
-        return _Remembered(encoded, deque(maxlen=10), context, action, True)
-
-    def _complete(self, remembered: _Remembered, observation: Any) -> dict[str, float] | None:
+    def _complete(self, remembered: Remembered, observation: Any) -> dict[str, float] | None:
         """Reward the key's previous decision by this observation; its components, or None if there was none."""
         calculator = self.reward_calculator
         if calculator is None or remembered.context is None:
@@ -367,102 +300,23 @@ class Engine:
             self._survived("the reward of a decision could not be computed")
             return None
         remembered.rewards.append(value)
-        if remembered.executed and self._complete_with(remembered.encoded, value) and self.gate is not None:
+        if remembered.executed and self._recorder.reward(remembered.encoded, value) and self.gate is not None:
             self._guarded("the gate's bookkeeping failed", self.gate.rewarded, value)
         return components
-
-    def _complete_with(self, encoded: bytes, value: float) -> bool:
-        lane = self.lane
-        if not lane.acquire():
-            return False
-        try:
-            row = lane.complete(encoded, value)
-            if row is None:
-                entry = lane.post.find(encoded)
-                if entry is None:
-                    lane.count("unmatched")
-                    return False
-                lane.forward(int(entry["ticket"]), value)
-                return True
-        finally:
-            lane.unlock()
-        if self._coupled is not None:
-            self._train_coupled(row)
-        return True
-
-    def _collect(self) -> None:
-        """Complete what was rewarded at other server processes."""
-        if not self.lane.post.waiting or not self.lane.acquire():
-            return
-        try:
-            rows = self.lane.collect()
-        finally:
-            self.lane.unlock()
-        if self._coupled is not None:
-            for row in rows:
-                self._train_coupled(row)
 
     def _judge(self, observation: Any, action: tuple[int, ...], key: str, version: int) -> Verdict:
         if self.gate is None:
             return _OPEN
         try:
-            return self.gate.evaluate(observation, action, key, version)
+            verdict = self.gate.evaluate(observation, action, key, version)
         except Exception:
             self._survived("the gate failed; the action is held back")
             return Verdict(False, "gate_error", -math.inf, (0.0,) * self.instance.records.components)
-
-    def _record(
-        self,
-        remembered: _Remembered,
-        observation: Any,
-        features: NDArray[np.float32],
-        draw: Draw,
-        verdict: Verdict,
-        version: int,
-        timestamp: float,
-        territory_id: str,
-    ) -> None:
-        lane = self.lane
-        expected = verdict.expected_reward if verdict.expected_reward != -math.inf else WAIT_FLOOR
-        components = verdict.components or (0.0,) * self.instance.records.components
-        calculator = self.reward_calculator
-        remembered.context = None if calculator is None else calculator.context(observation)
-        remembered.action = draw.action
-        remembered.executed = verdict.send
-        if not lane.acquire():
-            return
-        try:
-            ticket = lane.next_ticket()
-            if not is_finite_record(features, expected, *components):
-                lane.count("rejected")
-                self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
-                return
-            payload = lane.records.pack(
-                ticket,
-                version,
-                timestamp,
-                expected,
-                math.nan,
-                draw.probability,
-                draw.head_probabilities[0],
-                SEND if verdict.send else WAIT,
-                draw.action,
-                features,
-                components,
-                encode_key(territory_id, KEY_BYTES),
-            )
-            if verdict.send:
-                context = b"" if remembered.context is None else remembered.context.tobytes()
-                lane.defer(ticket, payload, remembered.encoded, context)
-            elif self.config.trainer.train_on_wait:
-                number = lane.append(payload)
-                if self._coupled is not None and verdict.expected_reward != -math.inf:
-                    self._train_coupled(lane.record(number))
-            else:
-                lane.count("untrained")
-                lane.count("completed")
-        finally:
-            lane.unlock()
+        leak = self.config.inference.gate_leak_probability
+        if leak and not verdict.send and math.isfinite(verdict.expected_reward) and self.policy.rng.random() < leak:
+            log.info("version %d: key %r: a blocked action is let through to judge the gate", version, key)
+            return dataclasses.replace(verdict, send=True, reason="gate_leak")
+        return verdict
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None
@@ -474,20 +328,6 @@ class Engine:
             self.lane.count("refreshes")
         elif taken is None:
             self.lane.count("refresh_misses")
-
-    def _expire(self, now: float) -> None:
-        if now < self._next_expiry:
-            return
-        self._next_expiry = now + _EXPIRY_INTERVAL
-        with self.lane.hold() as held:
-            expired = set(self.lane.expire(now - self.config.inference.pending_timeout)) if held else set()
-        for encoded in expired:
-            self._adopted.pop(encoded, None)
-        if expired:
-            for remembered in self._remembered.values():
-                if remembered.encoded in expired:
-                    # Too old to be rewarded, also by an observation that comes after all.
-                    remembered.context = None
 
     def _guarded(self, what: str, call: Any, *arguments: Any) -> None:
         try:

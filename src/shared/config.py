@@ -140,6 +140,9 @@ class InferenceConfig:
     exploration_floor: float = setting(
         0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, live=True
     )
+    gate_leak_probability: float = setting(
+        0.0, "share of blocked actions let through all the same, to judge the gate", at_least=0, at_most=1
+    )
     seed: int = setting(-1, "of the actions drawn; -1: from the system", at_least=-1)
     pending_capacity: int = setting(1024, "decisions of one lane that may wait for their reward", at_least=1)
     pending_timeout: float = setting(150.0, "seconds after which a waiting decision is dropped", above=0, live=True)

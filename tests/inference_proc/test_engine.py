@@ -289,3 +289,11 @@ def test_a_reset_empties_and_never_lowers_the_version(engine_of: EngineOf, rewar
     assert (stats["size"], stats["pending_count"]) == (0, 0)
     assert engine.control.get("generation") == 1
     assert balanced(stats)
+
+
+def test_the_gate_leaks_only_when_told_to(engine_of: EngineOf, rewarding_application: str) -> None:
+    """With a leak probability of 1 every affordable blocked action is sent and says so; an unaffordable one never."""
+    engine = engine_of(application=rewarding_application, inference={"gate_leak_probability": 1.0})
+    leaked = engine.decide("a", observe(0.1, -1))
+    assert (leaked.send, leaked.reason) == (True, "gate_leak")
+    assert not engine.decide("b", observe(0.1, 0.25)).send

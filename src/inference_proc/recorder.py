@@ -1,0 +1,205 @@
+"""The recorder: what is remembered of each key between two observations, and where its decisions are stored.
+
+A WAIT is complete at once; a SEND waits in the lane's pending table until its reward comes, here or at another server
+process. Not thread-safe: the engine holds its lock around every call.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shared.application import Verdict
+from ..shared.experience import WAIT_FLOOR
+from ..shared.instance import Instance
+from ..shared.lane import Lane
+from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
+from .policy import Draw
+
+log = logging.getLogger(__name__)
+
+_EXPIRY_INTERVAL = 1.0
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What is kept of a key: its last decision, what its reward will be computed from, and its last ten rewards."""
+
+    encoded: bytes
+    rewards: deque[float]
+    context: NDArray[Any] | None = None
+    action: tuple[int, ...] = ()
+    executed: bool = False
+
+
+class Recorder:
+    """Stores decisions and completes them. `completed` is called with every record that enters the ring trainable."""
+
+    def __init__(self, instance: Instance, lane: Lane, completed: Callable[[np.void], None] | None = None) -> None:
+        self.lane = lane
+        self._config = instance.config
+        self._context_dtype = instance.application.context_dtype
+        self._no_components = (0.0,) * instance.records.components
+        self._completed = completed
+        self._keys: OrderedDict[str, Remembered] = OrderedDict()
+        self._next_expiry = 0.0
+        entries = ((key, lane.pending.entry(key)) for key in lane.pending.keys())  # noqa: SIM118 - not a dict
+        self._adopted = {key: self._from_entry(key, entry) for key, entry in entries if entry is not None}
+
+    def _from_entry(self, encoded: bytes, entry: np.void) -> Remembered:
+        dtype = self._context_dtype
+        context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
+        return Remembered(encoded, deque(maxlen=10), context, tuple(int(choice) for choice in entry["action"]), True)
+
+    def known(self, key: str) -> Remembered | None:
+        """What is remembered of the key in this process, or None."""
+        return self._keys.get(key)
+
+    def recall(self, key: str) -> tuple[Remembered, str | None]:
+        """What is remembered of the key (made empty if nothing is), and the key that had to go for it, if any.
+
+        A key decided by the lane's last owner, or by another server process, brings along what is pending.
+        """
+        remembered = self._keys.get(key)
+        if remembered is not None:
+            self._keys.move_to_end(key)
+            return remembered, None
+        encoded = encode_key(key, PENDING_KEY_BYTES)
+        remembered = self._adopted.pop(encoded, None)
+        if remembered is None:
+            entry = self.lane.post.find(encoded)
+            empty = Remembered(encoded, deque(maxlen=10))
+            remembered = empty if entry is None else self._from_entry(encoded, entry)
+        evicted = None
+        if len(self._keys) >= self._config.inference.max_keys:
+            evicted = next(iter(self._keys))
+            self.forget(evicted)
+        self._keys[key] = remembered
+        return remembered, evicted
+
+    def forget(self, key: str) -> None:
+        """Drop what is remembered of the key, and its pending decision."""
+        remembered = self._keys.pop(key, None)
+        encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
+        self._adopted.pop(encoded, None)
+        with self.lane.hold() as held:
+            if held:
+                self.lane.drop(encoded)
+
+    def clear(self) -> None:
+        """Forget every key, and every experience of this lane."""
+        self._keys.clear()
+        self._adopted.clear()
+        with self.lane.hold() as held:
+            if held:
+                self.lane.clear()
+
+    def reward(self, encoded: bytes, value: float) -> bool:
+        """Complete the decision pending under the encoded key, wherever it was made; False (counted) if none is."""
+        lane = self.lane
+        if not lane.acquire():
+            return False
+        try:
+            row = lane.complete(encoded, value)
+            if row is None:
+                entry = lane.post.find(encoded)
+                if entry is None:
+                    lane.count("unmatched")
+                    return False
+                lane.forward(int(entry["ticket"]), value)
+                return True
+        finally:
+            lane.unlock()
+        if self._completed is not None:
+            self._completed(row)
+        return True
+
+    def collect(self) -> None:
+        """Complete what was rewarded at other server processes."""
+        if not self.lane.post.waiting or not self.lane.acquire():
+            return
+        try:
+            rows = self.lane.collect()
+        finally:
+            self.lane.unlock()
+        if self._completed is not None:
+            for row in rows:
+                self._completed(row)
+
+    def record(
+        self,
+        remembered: Remembered,
+        context: NDArray[Any] | None,
+        features: NDArray[np.float32],
+        draw: Draw,
+        verdict: Verdict,
+        version: int,
+        timestamp: float,
+        territory_id: str,
+    ) -> bool:
+        """Store one decision; False if it was rejected (counted) because a value is not finite."""
+        lane = self.lane
+        expected = verdict.expected_reward if verdict.expected_reward != -math.inf else WAIT_FLOOR
+        components = verdict.components or self._no_components
+        remembered.context = context
+        remembered.action = draw.action
+        remembered.executed = verdict.send
+        if not lane.acquire():
+            return True
+        blocked = None
+        try:
+            ticket = lane.next_ticket()
+            if not is_finite_record(features, expected, *components):
+                lane.count("rejected")
+                return False
+            payload = lane.records.pack(
+                ticket,
+                version,
+                timestamp,
+                expected,
+                math.nan,
+                draw.probability,
+                draw.head_probabilities[0],
+                SEND if verdict.send else WAIT,
+                draw.action,
+                features,
+                components,
+                encode_key(territory_id, KEY_BYTES),
+            )
+            if verdict.send:
+                lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
+            elif self._config.trainer.train_on_wait:
+                number = lane.append(payload)
+                if self._completed is not None and verdict.expected_reward != -math.inf:
+                    blocked = lane.record(number)
+            else:
+                lane.count("untrained")
+                lane.count("completed")
+        finally:
+            lane.unlock()
+        if blocked is not None and self._completed is not None:
+            self._completed(blocked)
+        return True
+
+    def expire(self, now: float) -> None:
+        """Drop what has waited longer than `pending_timeout`, looked at once a second; `now` in seconds since 1970."""
+        if now < self._next_expiry:
+            return
+        self._next_expiry = now + _EXPIRY_INTERVAL
+        with self.lane.hold() as held:
+            expired = set(self.lane.expire(now - self._config.inference.pending_timeout)) if held else set()
+        if not expired:
+            return
+        for encoded in expired:
+            self._adopted.pop(encoded, None)
+        for remembered in self._keys.values():
+            if remembered.encoded in expired:
+                # Too old to be rewarded, also by an observation that comes after all.
+                remembered.context = None
