@@ -14,7 +14,7 @@ from typing import Any
 
 from tandem.shared.processes import start_ticks
 from tandem.shared.segments import list_segments
-from tandem.supervisor import family
+from tandem.supervisor import family, view
 
 from .conftest import Ctl, parsed
 
@@ -275,7 +275,8 @@ def test_an_interrupted_demo_leaves_nothing(ctl: Ctl, wait_until: Wait, tmp_path
         name = f"demo-{demo.pid}"
         wait_until(lambda name=name: "lock" in list_segments(name).get(name, []), "it starts")
         if ready:
-            wait_until(lambda errors=errors: b"decisions/s" in errors.read_bytes(), "it plays", 60)
+            wait_until(lambda name=name: (view.status(name)["model_version"] or 0) > 1, "it learns", 60)
+            assert b"decisions/s" in errors.read_bytes()
         began = time.monotonic()
         demo.send_signal(number)
         assert demo.wait(30) == (0 if ready else 130), f"after {time.monotonic() - began:.1f} s"
