@@ -17,6 +17,8 @@ from collections.abc import Iterator
 import torch
 import uvicorn
 
+from ..shared.config import LoggingConfig
+from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
 from .engine import Engine
@@ -94,11 +96,21 @@ def attach(instance: str, timeout: float, asked: list[int]) -> Engine | None:
     deadline = time.monotonic() + timeout
     while not asked:
         try:
+            configure_logging(instance_logging(instance))
             return Engine.attach(instance, timeout=0.2)
         except (SegmentMissing, SegmentInvalid):
             if time.monotonic() >= deadline:
                 raise
     return None
+
+
+def instance_logging(instance: str) -> LoggingConfig:
+    """The instance's section `logging`, read before anything else of it, so that attaching is logged as configured."""
+    control = Control.attach(instance, writable=False, timeout=0.2)
+    try:
+        return LoggingConfig(**control.schema["config"]["logging"])
+    finally:
+        control.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,7 +135,6 @@ def main(arguments: list[str] | None = None) -> int:
         engine = attach(options.instance, 30.0, asked)
         if engine is None:
             return 0
-        configure_logging(engine.config.logging)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         service = Service(engine)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)

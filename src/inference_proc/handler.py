@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import numpy as np
 
 from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_request, write_error, write_reply
 
@@ -137,10 +138,8 @@ class GenericHandler:
             return "pong", {"modelVersion": self.engine.model_version}
         if request.type == "decide":
             decide = self._fields(request, frame, _Decide)
-            try:
-                decision = self.engine.decide(decide.key, decide.observation)
-            except (ValueError, TypeError) as error:
-                raise BadFrame("VALIDATION_ERROR", f"observation: {error}") from error
+            self._check(decide.observation)
+            decision = self.engine.decide(decide.key, decide.observation)
             return "decision", _Answer(
                 decision.key,
                 decision.action,
@@ -155,6 +154,22 @@ class GenericHandler:
             reward = self._fields(request, frame, _Reward)
             return "reward_response", {"key": reward.key, "matched": self.engine.reward(reward.key, reward.value)}
         raise BadFrame("VALIDATION_ERROR", f"unknown type {request.type[:64]!r}")
+
+    def _check(self, observation: Any) -> None:
+        """Raises BadFrame if the application cannot make its features of the observation."""
+        application = self.engine.application
+        try:
+            with np.errstate(all="ignore"):
+                features = application.encode(observation)
+            shape, is_finite = features.shape, bool(np.isfinite(features).all())
+        except Exception as error:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {str(error)[:200]}") from error
+        if shape != (len(application.features),):
+            raise BadFrame(
+                "VALIDATION_ERROR", f"observation: has the shape {shape}, not ({len(application.features)},)"
+            )
+        if not is_finite:
+            raise BadFrame("VALIDATION_ERROR", "observation: a number is missing or too large")
 
     @staticmethod
     def _fields(request: Request, frame: str | bytes, kind: type[Any]) -> Any:

@@ -79,7 +79,7 @@ def health(is_degraded: bool, uses_gpu: bool, handler: dict[str, Any], training:
         "messageHandler": {"status": "active", **handler},
         "systemInfo": {
             "pythonVersion": platform.python_version(),
-            "pytorchVersion": torch.__version__,
+            "pytorchVersion": str(torch.__version__),
             "memoryUsage": psutil.Process().memory_info().rss / 2**20,
         },
         "training": training,

@@ -24,7 +24,8 @@ def unique_name() -> str:
 class RunningServer:
     """Creates an instance, attaches an engine and serves it on a free port in a thread, until `close`.
 
-    `gate` holds settings for the gate's YAML file, `limits` fields of `Limits`; sections are merged into the configuration.
+    `gate` holds settings for the gate's YAML file, `limits` fields of `Limits`; sections are merged into the
+    configuration.
     """
 
     def __init__(
