@@ -24,7 +24,19 @@ def main(words: list[str] | None = None, root: str | None = None) -> int:
 
     `root` is the clone whose `ctl` runs this outside of its environment; None inside of an environment.
     """
-    words = sys.argv[1:] if words is None else words
+    try:
+        status = _dispatch(sys.argv[1:] if words is None else words, root)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away; the interpreter's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str], root: str | None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if words else 2
@@ -32,22 +44,15 @@ def main(words: list[str] | None = None, root: str | None = None) -> int:
     if name not in COMMANDS:
         return _unknown(name)
     module_name, needs, _ = COMMANDS[name]
-    try:
-        quick = _quick_options(name, words[1:])
-        if quick is not None:
-            return _run(_load(module_name), quick)
-        if root is not None and needs != "light" and not {"-h", "--help"}.intersection(words):
-            from .environment import enter
+    quick = _quick_options(name, words[1:])
+    if quick is not None:
+        return _run(_load(module_name), quick)
+    if root is not None and needs != "light" and not {"-h", "--help"}.intersection(words):
+        from .environment import enter
 
-            return enter(root, words, needs == "test")
-        module = _load(module_name)
-        return _run(module, _options(name, module, words[1:]))
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output went away; the interpreter's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return enter(root, words, needs == "test")
+    module = _load(module_name)
+    return _run(module, _options(name, module, words[1:]))
 
 
 def _run(module: ModuleType, options: object) -> int:
@@ -61,7 +66,6 @@ def _run(module: ModuleType, options: object) -> int:
         return 2
     try:
         status: int = module.run(options)
-        sys.stdout.flush()
         return status
     except ConfigError as error:
         print(error, file=sys.stderr)

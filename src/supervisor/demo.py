@@ -58,7 +58,7 @@ def play(
     """
     with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
         config = dataclasses.replace(config, data_dir=folder)
-        supervisor = Supervisor(f"demo-{os.getpid()}", config, config_path)
+        supervisor = Supervisor(f"demo-{os.getpid()}", config, config_path, keep=False)
         supervisor.handle_signals(hangup=True)
         tell("starting the server and the trainer")
         try:

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import time
+from pathlib import Path
 
 from ..shared.processes import start_ticks
 from ..shared.segments import remove_instance
@@ -28,7 +29,30 @@ def stop_instance(instance: str, timeout: float = 60.0) -> list[str]:
     done = stop_supervisor(instance, timeout)
     with InstanceLock(instance, timeout=5.0):
         done += stop_orphans(instance)
-        removed = remove_instance(instance)
+        done += put_away(instance)
+    return done
+
+
+def put_away(instance: str, keep: bool = True) -> list[str]:
+    """Keep the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
+
+    They are not kept while somebody still writes, nor from an instance that was never complete.
+    """
+    done = []
+    control = view.open_control(instance) if keep else None
+    if control is not None:
+        from ..shared.keep import keep as keep_experiences
+
+        try:
+            if not view.users(instance):
+                folder = os.path.join(control.schema["data_dir"], "kept")
+                keep_experiences(control, Path(folder))
+                done.append(f"kept its experiences in {folder}")
+        except (OSError, ValueError, KeyError) as error:
+            done.append(f"its experiences could not be kept: {error}")
+        finally:
+            control.close()
+    removed = remove_instance(instance)
     if removed:
         done.append(f"removed {len(removed)} segments")
     return done

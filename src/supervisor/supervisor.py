@@ -25,7 +25,7 @@ from ..shared.control import Control
 from ..shared.errors import LayoutMismatch, SupervisorError
 from ..shared.processes import own_identity
 from ..shared.segments import check_instance, remove_instance
-from . import view
+from . import orphans, view
 from .child import Child, Probe
 from .lock import InstanceLock
 from .logfile import LogFile
@@ -49,13 +49,18 @@ class Supervisor:
     """Starts, watches and stops one instance.
 
     `config_path` is the file that `config` came from; `config.inference.port` and `config.data_dir` may differ from
-    what the file says. Raises InstanceBusy at `open` if another supervisor lives.
+    what the file says. `fresh` starts with empty rings, `keep` keeps them at the
+    end. Raises InstanceBusy at `open` if another supervisor lives.
     """
 
-    def __init__(self, instance: str, config: Config, config_path: str | None = None) -> None:
+    def __init__(
+        self, instance: str, config: Config, config_path: str | None = None, fresh: bool = False, keep: bool = True
+    ) -> None:
         self.instance = check_instance(instance)
         self.config = config
         self.config_path = config_path
+        self.fresh = fresh
+        self.keep = keep
         self.folder = Path(config.data_dir).absolute() / instance
         self.control: Control | None = None
         self.children: list[Child] = []
@@ -114,6 +119,7 @@ class Supervisor:
         pid, ticks = own_identity()
         self.control.set("supervisor.pid", pid)
         self.control.set("supervisor.start_ticks", ticks)
+        self.control.set("supervisor.port", self.port)
         self._make_children(self.control)
         now = time.monotonic()
         for child in self.children:
@@ -177,14 +183,13 @@ class Supervisor:
                 f"instance {self.instance!r} cannot be created anew: {', '.join(users)} of it are still in use"
                 " by a process that has no supervisor; stop that process first"
             )
-        left = remove_instance(self.instance)
-        if left:
-            log.info("removed %d stale segments of instance %r", len(left), self.instance)
+        for line in orphans.put_away(self.instance):
+            log.info("left by a crash: %s", line)
         self._choose_port()
         command = [sys.executable, "-m", "tandem.shared.instance", "--instance", self.instance]
         command += ["--port", str(self.config.inference.port), "--data-dir", str(self.folder.parent)]
-        if self.config_path is not None:
-            command += ["--config", self.config_path]
+        command += ["--fresh"] if self.fresh else []
+        command += [] if self.config_path is None else ["--config", self.config_path]
         with tempfile.TemporaryFile() as output:
             creator = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment(),
@@ -330,7 +335,8 @@ class Supervisor:
             self.control = None
         if self._lock is not None:
             try:
-                remove_instance(self.instance)
+                for line in orphans.put_away(self.instance, self.keep):
+                    log.info("%s", line)
             finally:
                 self._lock.release()
                 self._lock = None

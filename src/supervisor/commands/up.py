@@ -33,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is ready, and run on")
     parser.add_argument("--config", metavar="FILE", help=f"configuration (default: {DEFAULT_CONFIG} if it is there)")
     parser.add_argument("--port", type=int, metavar="N", help="port of the bundled server (0: any free one)")
+    parser.add_argument("--fresh", action="store_true", help="start with empty rings, whatever the last stop kept")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.detach:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
-    supervisor = Supervisor(options.instance, config, path)
+    supervisor = Supervisor(options.instance, config, path, options.fresh)
     _start_logging(supervisor, config, to_file=options.report is None)
     supervisor.handle_signals(hangup=options.report is None)
     try:
@@ -140,6 +141,7 @@ def _detach(options: argparse.Namespace, path: str | None, config: Config) -> in
     answer, report = os.pipe()
     command = [sys.executable, "-m", "tandem.supervisor", "up", "--instance", options.instance]
     command += ["--report", str(report)]
+    command += ["--fresh"] if options.fresh else []
     command += [] if path is None else ["--config", path]
     command += [] if options.port is None else ["--port", str(options.port)]
     print(f"instance {options.instance}: starting", file=sys.stderr, flush=True)
