@@ -63,7 +63,7 @@ def test_flat_keys_of_the_plan_are_the_trainers() -> None:
 
 def test_a_key_that_stands_twice_is_refused() -> None:
     """Flat and in the section at once is a problem, not a silent choice."""
-    with pytest.raises(ConfigError, match="batch_size: stands here and as trainer.batch_size"):
+    with pytest.raises(ConfigError, match=r"batch_size: stands here and as trainer\.batch_size"):
         parse({"batch_size": 64, "trainer": {"batch_size": 32}}, "test")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from tandem.shared import layout
 
@@ -23,7 +25,7 @@ def spans() -> list[tuple[int, int, str]]:
 def test_nothing_overlaps_and_everything_fits() -> None:
     """Fields, tables, history and schema lie one after the other inside the segment."""
     found = spans()
-    for (_, end, first), (start, _, second) in zip(found, found[1:], strict=False):
+    for (_, end, first), (start, _, second) in pairwise(found):
         assert end <= start, (first, second)
     assert found[-1][1] <= layout.CONTROL_BYTES
 

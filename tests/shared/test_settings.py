@@ -1,5 +1,6 @@
 """Settings: declaring them, reading plain data, and what is said about a bad value."""
 
+# ruff: noqa: RUF009
 from __future__ import annotations
 
 import dataclasses

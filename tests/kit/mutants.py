@@ -1,0 +1,191 @@
+"""Broken copies of the protocols. Each proof must fail on one of them, or it proves nothing.
+
+They write and read shared memory by the documented layout alone, so that they stay what they are when the
+implementation changes.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from tandem.shared import layout
+from tandem.shared.arrays import HEADER_BYTES, SharedArray
+from tandem.shared.control import Control
+from tandem.shared.lane import Lane
+from tandem.shared.records import PREFIX_BYTES, checksum
+from tandem.shared.sampler import ReplayReader
+from tandem.shared.weights import Publisher, Slots, Subscriber
+from tandem.shared.weights import checksum as weights_checksum
+
+
+class _Publishing(Publisher):
+    def __init__(self, slots: Slots) -> None:
+        super().__init__(slots)
+        self.slots = slots
+        self.control = slots.control
+
+    def slot(self, version: int) -> tuple[torch.Tensor, str]:
+        index = version % self.slots.count
+        return self.slots.data[index], f"slot.{index}."
+
+
+class NoOddMark(_Publishing):
+    """Writes into a slot without saying so."""
+
+    def publish(self, flat: torch.Tensor, version: int) -> None:
+        data, slot = self.slot(version)
+        data.copy_(flat)
+        self.control.set(slot + "checksum", weights_checksum(data))
+        self.control.set(slot + "sequence", 2 * version)
+        self.control.set("version", version)
+
+
+class CounterFirst(_Publishing):
+    """Announces a version before it is there."""
+
+    def publish(self, flat: torch.Tensor, version: int) -> None:
+        data, slot = self.slot(version)
+        self.control.set("version", version)
+        self.control.set(slot + "sequence", 2 * version - 1)
+        data.copy_(flat)
+        self.control.set(slot + "checksum", weights_checksum(data))
+        self.control.set(slot + "sequence", 2 * version)
+
+
+class Unguarded(Subscriber):
+    """Copies the announced slot without looking at its sequence."""
+
+    def __init__(self, slots: Slots, verify: bool = False) -> None:
+        super().__init__(slots, verify)
+        self.slots = slots
+        self.control = slots.control
+
+    def refresh(self, target: torch.Tensor) -> bool | None:
+        version = self.control.get("version")
+        if version == self.version:
+            return False
+        target.copy_(self.slots.data[version % self.slots.count])
+        self.version = version
+        return True
+
+
+class Lenient(Unguarded):
+    """Takes whatever even sequence the announced slot has, and calls that the version."""
+
+    def refresh(self, target: torch.Tensor) -> bool | None:
+        version = self.control.get("version")
+        if version == self.version:
+            return False
+        index = version % self.slots.count
+        sequence = self.control.get(f"slot.{index}.sequence")
+        if sequence % 2:
+            return None
+        target.copy_(self.slots.data[index])
+        if self.control.get(f"slot.{index}.sequence") != sequence:
+            return None
+        self.version = sequence // 2
+        return True
+
+
+class _Appending(Lane):
+    def __init__(self, control: Control, records: Any, *arguments: Any) -> None:
+        super().__init__(control, records, *arguments)
+        self.mutant_ring = SharedArray(control.instance, f"ring{self.index}", records.record, control.get("capacity"))
+
+    def place(self) -> tuple[int, int, int]:
+        """Number, first byte and first word of the next record."""
+        number = self.get("head") + 1
+        start = HEADER_BYTES + (number - 1) % self.capacity * self.mutant_ring.row_bytes
+        return number, start, start >> 3
+
+    def write_payload(self, start: int, payload: bytes) -> None:
+        """In two halves, as a slow copy would."""
+        middle = start + PREFIX_BYTES + len(payload) // 2
+        self.mutant_ring.raw[start + PREFIX_BYTES : middle] = payload[: len(payload) // 2]
+        self.mutant_ring.raw[middle : start + self.mutant_ring.row_bytes] = payload[len(payload) // 2 :]
+
+    def count_record(self, number: int) -> None:
+        self.control.set(f"lane.{self.index}.head", number)
+        self.control.add(f"lane.{self.index}.completed")
+
+
+class NoInvalidation(_Appending):
+    """Writes into a row that readers still take for valid."""
+
+    def append(self, payload: bytes) -> int:
+        number, start, word = self.place()
+        self.write_payload(start, payload)
+        self.mutant_ring.word_view[word + 1] = checksum(payload, number)
+        self.mutant_ring.word_view[word] = number
+        self.count_record(number)
+        return number
+
+
+class ValidFirst(_Appending):
+    """Makes a row valid, and counts it, before it is written."""
+
+    def append(self, payload: bytes) -> int:
+        number, start, word = self.place()
+        self.mutant_ring.word_view[word] = number
+        self.count_record(number)
+        self.write_payload(start, payload)
+        self.mutant_ring.word_view[word + 1] = checksum(payload, number)
+        return number
+
+
+class Uncounted(_Appending):
+    """Forgets to count now and then."""
+
+    def append(self, payload: bytes) -> int:
+        number = super().append(payload)
+        if number % 100 == 0:
+            self.control.add(f"lane.{self.index}.completed", -1)
+        return number
+
+
+class Lockless(Lane):
+    """Lets several threads in at once."""
+
+    @contextmanager
+    def hold(self) -> Any:
+        yield True
+
+
+class Unchecked(ReplayReader):
+    """Copies rows without looking at their sequence."""
+
+    def sample(self, count: int) -> Any:
+        head, capacity = self.control.get("lane.0.head"), self.control.get("capacity")
+        size = min(head, capacity)
+        if not hasattr(self, "mutant_ring"):
+            self.mutant_ring = SharedArray(self.control.instance, "ring0", self.records.record, capacity)
+        picks = self.rng.choice(size, size=min(count, size), replace=False) if size else np.empty(0, np.int64)
+        rows = self.mutant_ring.words[(picks + head - size) % capacity]
+        self.sampled += len(rows)
+        return rows.view(self.records.record).reshape(-1)
+
+
+def set_whole(control: Control, name: str, value: int) -> None:
+    control.set(name, value)
+
+
+def set_packed(control: Control, name: str, value: int) -> None:
+    """struct.pack_into zeroes the bytes before it writes them."""
+    struct.pack_into("<Q", control.bytes, layout.offset(name), value)
+
+
+PUBLISHERS: dict[str, Any] = {"Publisher": Publisher, "NoOddMark": NoOddMark, "CounterFirst": CounterFirst}
+SUBSCRIBERS: dict[str, Any] = {"Subscriber": Subscriber, "Unguarded": Unguarded, "Lenient": Lenient}
+LANES: dict[str, Any] = {
+    "Lane": Lane,
+    "NoInvalidation": NoInvalidation,
+    "ValidFirst": ValidFirst,
+    "Uncounted": Uncounted,
+    "Lockless": Lockless,
+}
+READERS: dict[str, Any] = {"ReplayReader": ReplayReader, "Unchecked": Unchecked}
+COUNTER_WRITERS: dict[str, Any] = {"whole": set_whole, "packed": set_packed}

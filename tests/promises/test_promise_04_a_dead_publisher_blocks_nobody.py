@@ -1,0 +1,28 @@
+"""A publisher that is killed at any moment leaves a version that can be read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from proof import figure, size
+
+
+@pytest.mark.timeout(3600)
+def test_promise_04_a_dead_publisher_blocks_nobody(channel: Callable[..., Any], nursery: Any) -> None:
+    """After each SIGKILL the announced version is whole and taken at the first look; the next publisher goes on."""
+    made = channel(slots=4, weights_bytes=1 << 18)
+    kills = size(60, 1000)
+    found = nursery.run("kill_publishers", name=made.name, publisher="Publisher", kills=kills, seed=1)
+    assert found["unreadable"] == found["torn"] == found["back"] == 0
+    assert found["caught"] > 0
+    assert found["version"] > kills
+    figure(4, f"0 of {kills:,} kills ({found['caught']:,} in the middle of a publish)")
+
+
+def test_a_single_slot_is_not_enough(channel: Callable[..., Any], nursery: Any) -> None:
+    """With one slot the same kills leave readers without any weights."""
+    made = channel(slots=1, weights_bytes=1 << 18)
+    found = nursery.run("kill_publishers", name=made.name, publisher="Publisher", kills=40, seed=1)
+    assert found["unreadable"] > 0
