@@ -33,6 +33,7 @@ from .handler import GenericHandler, MessageHandler
 from .json_response import problem
 from .limits import Limits
 from .nn_dashboard import NnDashboard
+from .prometheus import Prometheus
 from .rest import Rest
 from .training_api import TrainingApi
 
@@ -61,11 +62,13 @@ class Service:
         self.started = False
         self._started_at = time.monotonic()
         self._beats: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Event | None = None
         self.app = self._build_app()
 
     async def start(self, ready: bool = True) -> None:
         """Begin to show progress in shared memory, and unless told otherwise announce readiness. Idempotent."""
         if self._beats is None:
+            self._stopping = asyncio.Event()
             self._beats = asyncio.create_task(self._beat())
             self._started_at = time.monotonic()
         if ready:
@@ -78,12 +81,26 @@ class Service:
 
     async def stop(self) -> None:
         """Stop showing progress. The engine stays open: whoever made it closes it. Idempotent."""
+        self.begin_stop()
         self.started = False
         beats, self._beats = self._beats, None
         if beats is not None:
             beats.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beats
+
+    def begin_stop(self) -> None:
+        """End the responses that go on for long, so that a server that waits for them can stop."""
+        if self._stopping is not None:
+            self._stopping.set()
+
+    async def is_stopping_within(self, seconds: float) -> bool:
+        """Wait for `seconds`, or until the service begins to stop, and say which it was."""
+        if self._stopping is None:
+            return True
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     @property
     def uptime(self) -> float:
@@ -117,6 +134,7 @@ class Service:
             *Rest(self).routes(),
             *TrainingApi(self).routes(),
             *NnDashboard(self).routes(),
+            *Prometheus(self).routes(),
             *Dashboard().routes(),
         ]
         cors = Middleware(
