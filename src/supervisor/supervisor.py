@@ -228,7 +228,9 @@ class Supervisor:
         self.config = dataclasses.replace(self.config, inference=dataclasses.replace(inference, port=port))
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "TANDEM_INSTANCE": self.instance, "PYTHONUNBUFFERED": "1"}
+        # A server of the user's own, such as `uvicorn app:app`, runs in the environment that the supervisor runs in.
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        return {**os.environ, "PATH": path, "TANDEM_INSTANCE": self.instance, "PYTHONUNBUFFERED": "1"}
 
     def _make_children(self, control: Control) -> None:
         commands = child_commands(self.instance, self.config)
