@@ -8,6 +8,8 @@ an observation means.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +123,18 @@ class Application:
 def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:
     """Import module `name` and call its `create(settings, folder)`.
 
-    `folder` is the folder of the configuration file: relative paths in `settings` start there.
+    `folder` is the folder of the configuration file: relative paths in `settings` start there, and a module that lies
+    in it is found without being installed (the folder is added to the end of `sys.path`).
 
     Raises ApplicationError if the name is badly written, the module does not exist or has no `create`. An
     ImportError from inside the user's module is passed on untouched.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise ApplicationError(f"application: {name!r} is not a module name such as 'tandem.queen'")
+    first = name.partition(".")[0]
+    lies_here = (folder / f"{first}.py").is_file() or (folder / first).is_dir()
+    if lies_here and str(folder.absolute()) not in sys.path and importlib.util.find_spec(first) is None:
+        sys.path.append(str(folder.absolute()))
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
