@@ -8,7 +8,6 @@ import torch
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from shop import OFFERS
-
 from tandem.inference_proc.engine import Engine
 from tandem.inference_proc.server import Service
 

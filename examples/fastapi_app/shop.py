@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-
 from tandem.shared.application import ActionHead, Application, Verdict
 
 OFFERS = ("nothing", "coupon", "free delivery")

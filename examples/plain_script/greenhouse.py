@@ -1,7 +1,6 @@
 """The application: two temperatures in, one of three positions of a vent out."""
 
 import torch
-
 from tandem.shared.application import ActionHead, Application
 
 
