@@ -64,6 +64,11 @@ class BundledServer(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         log.info("version %d: serving on http://%s:%d", self._service.engine.model_version, host, port)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End streams first: uvicorn waits for open responses."""
+        self._service.begin_stop()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: uvicorn would end the process by the signal, not with status 0."""
