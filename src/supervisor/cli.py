@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from types import ModuleType
 
-QUICK = {"version": ("json",), "status": ("json",)}
+QUICK: dict[str, tuple[str, ...]] = {"version": ("json",), "status": ("json",), "check": ()}
 """Commands whose plain forms are read without argparse, and the flags of those forms."""
 
 
@@ -60,7 +60,7 @@ def _run(module: ModuleType, options: object) -> int:
     from ..shared.segments import check_instance
 
     try:
-        check_instance(getattr(options, "instance", "default"))
+        check_instance(getattr(options, "instance", None) or "default")
     except ValueError as error:
         print(f"ctl: {error}", file=sys.stderr)
         return 2
@@ -94,12 +94,14 @@ def _quick_options(name: str, words: list[str]) -> Options | None:
         return None
     values: dict[str, object] = dict.fromkeys(QUICK[name], False)
     values["instance"] = os.environ.get("TANDEM_INSTANCE", "default")
-    values["watch"] = values["wait"] = None
+    values["watch"] = values["wait"] = values["max_age"] = None
     words = list(words)
     while words:
         word = words.pop(0)
         if word == "--instance" and words:
             values["instance"] = words.pop(0)
+        elif word == "--max-age" and name == "check" and words and words[0].replace(".", "", 1).isdecimal():
+            values["max_age"] = float(words.pop(0))
         elif word[:2] == "--" and word[2:] in QUICK[name]:
             values[word[2:]] = True
         else:

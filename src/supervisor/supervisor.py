@@ -29,6 +29,7 @@ from . import orphans, view
 from .child import Child, Probe
 from .lock import InstanceLock
 from .logfile import LogFile
+from .operate import RESTART_SIGNALS
 from .probes import ServerProbe, TrainerProbe
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ _TURN = 0.2
 """Longest wait of the loop, seconds; a death or a signal ends it at once."""
 _GAP = 2.0
 """Seconds between two turns from which the supervisor itself must have stood still."""
-RESTART_SIGNALS = {"trainer": signal.SIGUSR1, "inference": signal.SIGUSR2}
-"""What `ctl restart` sends."""
 
 
 class StartFailed(SupervisorError):

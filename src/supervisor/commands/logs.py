@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the last lines, and with -f the new ones."""
-    folder = log_folder(options.instance, options.data_dir)
+    folder = data_folder(options.instance, options.data_dir) / "logs"
     names = [options.process] if options.process else list(PROCESSES)
     paths = {name: folder / f"{name}.log" for name in names}
     present = {name: path for name, path in paths.items() if path.exists()}
@@ -48,14 +48,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def log_folder(instance: str, data_dir: str) -> Path:
-    """Folder of the instance's logs: where it says while it is in shared memory, else below `data_dir`."""
+def data_folder(instance: str, data_dir: str) -> Path:
+    """Folder of the instance's data: where it says while it is in shared memory, else below `data_dir`."""
     control = view.open_control(instance)
     if control is not None:
         folder = Path(control.schema["data_dir"])
         control.close()
-        return folder / "logs"
-    return Path(data_dir).absolute() / instance / "logs"
+        return folder
+    return Path(data_dir).absolute() / instance
 
 
 def _follow(places: dict[str, tuple[Path, int]]) -> None:

@@ -1,0 +1,63 @@
+"""`ctl checkpoints`: what is on disk to roll back to."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from .logs import data_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+EXAMPLE = "ctl checkpoints --json"
+EXITS = "0 (also if there are none)"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from ..cli import add_instance
+
+    add_instance(parser)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--data-dir", default="data", help="data_dir of an instance that does not run (data)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """List them."""
+    folder = data_folder(options.instance, options.data_dir) / "checkpoints"
+    found = listing(folder)
+    if options.json:
+        print(json.dumps({"folder": str(folder), "checkpoints": found}))
+        return 0
+    for entry in found:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["saved_at"]))
+        score = "" if entry["live_reward"] is None else f"  live reward {entry['live_reward']:+.3f}"
+        print(f"version {entry['version']:>8}  {when}  {entry['bytes']:>12,} bytes{score}")
+    if not found:
+        print(f"there are none in {folder}")
+    return 0
+
+
+def listing(folder: Path) -> list[dict[str, Any]]:
+    """The checkpoints of a folder, oldest first, from their manifests; unreadable ones are left out."""
+    found = []
+    for path in sorted(folder.glob("[0-9]*/manifest.json")):
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            version = int(manifest["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        metrics = manifest.get("metrics") or {}
+        found.append(
+            {
+                "version": version,
+                "saved_at": path.stat().st_mtime,
+                "bytes": sum(file.stat().st_size for file in path.parent.iterdir()),
+                "live_reward": metrics.get("live_score", metrics.get("live_reward")),
+            }
+        )
+    return found

@@ -1,0 +1,78 @@
+"""`ctl clean`: remove what dead instances left in shared memory; living ones are never touched."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ...shared.errors import SegmentError
+from ...shared.segments import list_segments, segment_path
+from .. import orphans, view
+from ..lock import InstanceBusy, InstanceLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+_MAKING = 60.0
+"""Seconds within which an incomplete instance is taken to be in the making."""
+
+EXAMPLE = "ctl clean"
+EXITS = "0 (what lives is left alone and named)"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--instance", metavar="NAME", help="only this one")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sweep."""
+    names = [name for name in list_segments() if options.instance in (None, name)]
+    for name in names:
+        print(f"{name}: {sweep(name, options.dry_run)}")
+    if not names:
+        print("there is nothing to clean")
+    return 0
+
+
+def sweep(instance: str, dry_run: bool = False) -> str:
+    """Remove a dead instance's segments; what was done, in words."""
+    try:
+        lock = InstanceLock(instance)
+    except InstanceBusy as error:
+        return f"lives (process {error.holder})"
+    with lock:
+        alive = _alive(instance)
+        if alive:
+            return f"lives ({alive})"
+        if dry_run:
+            return "dead; would be removed"
+        return "; ".join(orphans.put_away(instance)) or "removed its lock"
+
+
+def _alive(instance: str) -> str:
+    """Who of the instance lives, in words; empty if nobody does."""
+    held = view.users(instance)
+    if held:
+        return f"somebody uses {', '.join(held)}"
+    try:
+        control = view.open_control(instance)
+    except SegmentError:
+        return ""  # of another layout, and nobody holds any of it
+    if control is None:
+        return "it is being created" if _is_new(instance) else ""
+    try:
+        pids = view.living(control)
+    finally:
+        control.close()
+    return f"process {', '.join(map(str, pids))}" if pids else ""
+
+
+def _is_new(instance: str) -> bool:
+    """True if the segment may still be in the making: its creator holds nothing yet."""
+    try:
+        return time.time() - os.stat(segment_path(instance, "control")).st_mtime < _MAKING
+    except FileNotFoundError:
+        return False

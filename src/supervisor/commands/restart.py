@@ -1,0 +1,37 @@
+"""`ctl restart`: replace the trainer, the server, or both."""
+
+from __future__ import annotations
+
+from .. import operate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLE = "ctl restart trainer"
+EXITS = "0 the new process is ready; 1 nothing runs, nobody supervises it, or it did not come back"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from ..cli import add_instance
+
+    add_instance(parser)
+    parser.add_argument("process", nargs="?", choices=sorted(operate.RESTART_SIGNALS), help="only this one")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="longest wait, seconds (120)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replace them and wait."""
+    names = [options.process] if options.process else supervised(options.instance)
+    for name, pid in operate.restart(options.instance, names, options.timeout).items():
+        print(f"{name}: process {pid} is ready")
+    return 0
+
+
+def supervised(instance: str) -> list[str]:
+    """The children that the instance has."""
+    from .. import view
+
+    control = operate.open_running(instance)
+    return [name for name in operate.RESTART_SIGNALS if view.is_supervised(control, name)]

@@ -1,0 +1,77 @@
+"""What operator commands share: the control segment to write to, the trainer's answer in words, a restart.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from ..shared.commands import Answer, send
+from ..shared.errors import SupervisorError
+from . import family, view
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..shared.control import Control
+
+RESTART_SIGNALS = {"trainer": signal.SIGUSR1, "inference": signal.SIGUSR2}
+"""What asks a supervisor to restart a child."""
+
+_WORDS = {
+    "refused": "another command took its place",
+    "missing": "there is no such checkpoint (`ctl checkpoints` lists them)",
+    "unreadable": "the checkpoint is damaged or belongs to another model; `ctl logs trainer` says more",
+    "invalid": "the settings were refused; `ctl logs trainer` says why",
+    "failed": "it failed; `ctl logs trainer` says why",
+    "timeout": "the trainer did not answer in time; it will do it when it comes back",
+}
+
+
+def open_running(instance: str) -> Control:
+    """The control segment of a living instance, to write to. Raises SupervisorError if nothing runs."""
+    control = view.open_control(instance, writable=True)
+    if control is None or not view.living(control):
+        raise SupervisorError(f"nothing runs as instance {instance!r}")
+    return control
+
+
+def ask(control: Control, code: str, argument: int = 0, timeout: float = 10.0) -> int:
+    """Have the trainer carry out a command; the version it answers. Raises SupervisorError if it is not done."""
+    if not view.is_supervised(control, "trainer"):
+        raise SupervisorError(f"instance {control.instance!r} has no trainer process (trainer.enabled: false)")
+    answer: Answer = send(control, code, argument, timeout)
+    if not answer.done:
+        raise SupervisorError(f"{code}: {_WORDS.get(answer.status, answer.status)}")
+    return answer.version
+
+
+def restart(instance: str, names: list[str], timeout: float) -> dict[str, int]:
+    """Have the supervisor replace children and wait until they are ready; their new process ids.
+
+    Raises SupervisorError if there is no supervisor, a child is not supervised, or it does not come back.
+    """
+    control = open_running(instance)
+    supervisor = (control.get("supervisor.pid"), control.get("supervisor.start_ticks"))
+    before = {}
+    for name in names:
+        if not view.is_supervised(control, name):
+            raise SupervisorError(f"instance {instance!r} has no supervised {name}")
+        before[name] = control.get(f"process.{name}.restarts")
+    for name in names:
+        if not family.send(supervisor, RESTART_SIGNALS[name]):
+            raise SupervisorError(f"instance {instance!r} has no living supervisor; `ctl up` adopts what runs")
+    deadline = time.monotonic() + timeout
+    waiting = list(names)
+    while waiting:
+        for name in list(waiting):
+            state = view.process(control, name)["state"]
+            if control.get(f"process.{name}.restarts") > before[name] and state == "running":
+                waiting.remove(name)
+            elif state == "fatal" and control.get(f"process.{name}.restarts") > before[name]:
+                raise SupervisorError(f"{name} does not come up; `ctl logs {name}` says why")
+        if waiting and time.monotonic() > deadline:
+            raise SupervisorError(f"{', '.join(waiting)} not ready within {timeout:g} s")
+        time.sleep(0.02)
+    return {name: control.get(f"process.{name}.pid") for name in names}
