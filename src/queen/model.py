@@ -1,4 +1,4 @@
-"""The Queen's policies: the documents' network with one split head, and one that scores the chunks its input names."""
+"""The Queen's policies: the documents' network with one split head, and one that spreads its input over the grid."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from .features import CAPACITY, SLOT_WIDTH, SLOTS
 MODELS = ("candidates", "split_head")
 
 _SCORE_LIMIT = 6.0
-_FLOOR_AT_START = -2.0
-_NEIGHBOURHOOD = 4.0
-_SLOT_INPUTS = 11
+_BLURS = (0.2, 1.5, 3.5, 7.0)
+_FIELDS = 3
+_WIDE_SHARE = 0.03
+_UNIFORM_SHARE = 1e-4
 
 
 def build_model(name: str, feature_count: int, chunks_per_axis: int) -> nn.Module:
@@ -60,77 +61,79 @@ class SplitHeadModel(nn.Module):
 
 
 class CandidateModel(nn.Module):
-    """Scores the up to five chunks that the features name with one small network shared by all slots.
+    """Scores every chunk by what the named slots put near it, with one small network shared by all chunks.
 
-    What it learns about one slot holds for every slot and every chunk, so that a few examples go a long way:
-    the output layer of the other model has to see each of the N chunks pay off first. A slot is described by its
-    densities and rates, the workers and protectors in the slots nearby, its place and the global features. The score
-    becomes the logit of the slot's chunk; all other chunks share one learned logit, normalised by N so that together
-    they start with about the weight of an eighth of a slot. Scores are bounded, so no chunk's probability reaches zero.
+    The up to five slots are spread over the grid as fields: workers, protectors and parasite growth, each at the spot
+    itself and blurred over 1.5, 3.5 and 7 chunks. What the network learns about one place therefore holds for every
+    place, so that a few examples go a long way; the output layer of the other model has to see each of the N chunks
+    pay off first. The score is added to the logarithm of a fixed prior, the worker field with a little of its wide blur
+    and a trace of uniform: a fresh policy tries chunks at and around workers, and as scores are bounded every chunk
+    keeps some probability.
     """
 
-    def __init__(self, feature_count: int = 28, chunks_per_axis: int = 20, width: int = 32) -> None:
+    kernel: Tensor
+    remoteness: Tensor
+
+    def __init__(self, feature_count: int = 28, chunks_per_axis: int = 20, width: int = 16) -> None:
         super().__init__()
         self.axis = chunks_per_axis
         self.chunks = chunks_per_axis * chunks_per_axis
         context = feature_count - CAPACITY
-        self.slot_network = nn.Sequential(
-            nn.Linear(_SLOT_INPUTS + context, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
-        self.score = nn.Linear(width, 1)
+        steps = torch.arange(chunks_per_axis, dtype=torch.float32)
+        squares = (steps[:, None] - steps[None, :]).square()
+        kernel = torch.stack([torch.exp(-squares / (2 * blur * blur)) for blur in _BLURS], dim=1)
+        # Tails so small would multiply to denormal numbers, which are ten times slower.
+        self.register_buffer("kernel", torch.where(kernel < 1e-6, 0.0, kernel), persistent=False)
+        middle = (chunks_per_axis - 1) / 2
+        offsets = (steps - middle).square()
+        centre = (offsets[:, None] + offsets[None, :]).sqrt() / max(1.0, middle)
+        self.register_buffer("remoteness", centre.reshape(self.chunks), persistent=False)
+        self.fields = nn.Linear(_FIELDS * len(_BLURS), width, bias=False)
+        self.context = nn.Linear(context, width)
+        self.score = nn.Linear(width, 1, bias=False)
+        self.remote = nn.Parameter(torch.zeros(1))
         self.combat = nn.Linear(width + context, 1)
-        self.floor = nn.Linear(context, 1)
         _he_initialise(self)
-        # Outputs start near zero: a fresh policy tries the named chunks about equally often.
-        for layer in (self.score, self.combat, self.floor):
+        # Outputs start near zero, so that a fresh policy follows the prior.
+        for layer in (self.score, self.combat):
             nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(self.floor.bias, _FLOOR_AT_START)
-        self.floor_shift = -float(torch.log(torch.tensor(float(self.chunks))))
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk logits float32[B, N] and type logits float32[B, 2] for features float32[B, F]."""
-        rows = observations.shape[0]
-        slots = observations[:, :CAPACITY].reshape(rows, SLOTS, SLOT_WIDTH)
         context = observations[:, CAPACITY:]
-        # An empty slot is all zeros, as is the id of chunk 0: only the worker density tells them apart.
-        occupied = slots[:, :, 1] > 0
-        ids = (slots[:, :, 0] * (self.chunks - 1)).round().long()
-        hidden = self.slot_network(self._describe(slots, ids, occupied, context))
-        score = _SCORE_LIMIT * torch.tanh(self.score(hidden).squeeze(-1) / _SCORE_LIMIT)
-        floor = _SCORE_LIMIT * torch.tanh(self.floor(context) / _SCORE_LIMIT) + self.floor_shift
-        # Empty slots write into a column behind the last chunk, which is cut off again.
-        index = torch.where(occupied, ids, self.chunks)
-        chunks = floor.expand(rows, self.chunks + 1).scatter(1, index, score)[:, : self.chunks]
-        likely = torch.softmax(score.detach().masked_fill(~occupied, MASKED), dim=1).unsqueeze(1)
-        combat = self.combat(torch.cat(((likely @ hidden).squeeze(1), context), dim=1))
+        fields = self._fields(observations)
+        prior = torch.log(fields[:, 0] + _WIDE_SHARE * fields[:, 2] + _UNIFORM_SHARE)
+        weight = self.fields.weight.expand(observations.shape[0], -1, -1)
+        hidden = torch.relu(torch.baddbmm(self.context(context).unsqueeze(2), weight, fields))
+        score = torch.matmul(self.score.weight, hidden).squeeze(1) + self.remote * self.remoteness
+        chunks = prior + _SCORE_LIMIT * torch.tanh(score / _SCORE_LIMIT)
+        likely = torch.softmax(chunks.detach(), dim=1).unsqueeze(2)
+        combat = self.combat(torch.cat(((hidden @ likely).squeeze(2), context), dim=1))
         types = torch.cat((torch.zeros_like(combat), combat), dim=1)
         return chunks, mask_unaffordable(types, observations)
 
-    def _describe(self, slots: Tensor, ids: Tensor, occupied: Tensor, context: Tensor) -> Tensor:
-        """The input of the slot network, float32[B, 5, 11 + F - 25]."""
-        places = torch.stack((ids % self.axis, torch.div(ids, self.axis, rounding_mode="floor")), dim=2).float()
-        squares = (places.unsqueeze(1) - places.unsqueeze(2)).square().sum(dim=3)
-        near = torch.exp(squares * (-0.5 / _NEIGHBOURHOOD**2))
-        densities = slots[:, :, 1:3]
-        around = near @ densities - densities
-        # Densities are small when workers spread out: relative to the busiest slot they keep their contrast.
-        relative = slots[:, :, 1:2] / slots[:, :, 1].amax(dim=1).clamp_min(1e-6)[:, None, None]
-        middle = places / max(1, self.axis - 1) - 0.5
-        parts = (
-            slots[:, :, 1:3],
-            slots[:, :, 3:5] - 0.5,
-            around,
-            relative,
-            (slots[:, :, 2:3] > 0).float(),
-            middle,
-            occupied.unsqueeze(2).float(),
-            context.unsqueeze(1).expand(-1, SLOTS, -1),
-        )
-        return torch.cat(parts, dim=2)
+    def _fields(self, observations: Tensor) -> Tensor:
+        """Worker, protector and parasite fields at every blur, float32[B, 3 * blurs, N], workers first."""
+        rows = observations.shape[0]
+        slots = observations[:, :CAPACITY].reshape(rows, SLOTS, SLOT_WIDTH)
+        ids = (slots[:, :, 0] * (self.chunks - 1)).round().long()
+        # An empty slot is all zeros, as is the id of chunk 0: without workers it weighs nothing.
+        occupied = (slots[:, :, 1:2] > 0).float()
+        growth = slots[:, :, 3:5].sum(dim=2, keepdim=True) - 1.0
+        weights = torch.cat((slots[:, :, 1:3], growth), dim=2) * occupied
+        # A Gaussian over the grid is the product of one along each axis.
+        across = self.kernel[ids % self.axis]
+        along = self.kernel[torch.div(ids, self.axis, rounding_mode="floor")]
+        # [B, blurs, fields * axis, slots] @ [B, blurs, slots, axis]
+        weighted = along.permute(0, 2, 3, 1).unsqueeze(2) * weights.permute(0, 2, 1)[:, None, :, None, :]
+        spread = weighted.reshape(rows, len(_BLURS), _FIELDS * self.axis, SLOTS) @ across.permute(0, 2, 1, 3)
+        by_blur = spread.reshape(rows, len(_BLURS), _FIELDS, self.chunks)
+        return by_blur.transpose(1, 2).reshape(rows, _FIELDS * len(_BLURS), self.chunks)
 
 
 def _he_initialise(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -76,36 +76,42 @@ def test_unknown_model_is_refused() -> None:
         build_model("deep", 28, 20)
 
 
-def test_candidates_are_the_chunks_named() -> None:
-    """A fresh candidate model gives most of its probability to the chunks its features name, some to every other."""
+def test_fresh_policy_tries_chunks_at_and_around_workers() -> None:
+    """A fresh candidate model prefers the chunks its features name, then those near them, and excludes none."""
     torch.manual_seed(1)
-    chunk, _ = CandidateModel()(encode(mining=[0, 0, 47, 399]))
+    chunk, _ = CandidateModel()(encode(mining=[63, 63, 70]))
     probability = torch.softmax(chunk[0], 0)
-    assert probability[[0, 47, 399]].sum() > 0.8
-    assert (probability > 1e-6).all()
-    others = np.delete(probability.detach().numpy(), [0, 47, 399])
-    assert others.max() == pytest.approx(others.min())
+    named = probability[[63, 70]]
+    assert probability[63] > probability[70] > np.delete(probability.detach().numpy(), [63, 70]).max()
+    assert named.sum() > 0.2
+    assert probability[64] > 10 * probability[399] > 0
+    assert (probability > 1e-7).all()
 
 
 def test_empty_slot_is_not_chunk_zero() -> None:
-    """Chunk 0 is a candidate only if workers mine there, although an empty slot has the same id."""
+    """An empty slot weighs nothing at chunk 0, although it has the same id."""
     torch.manual_seed(1)
-    without, _ = CandidateModel()(encode(mining=[47]))
-    assert without[0, 0] == without[0, 1] < without[0, 47]
+    far, _ = CandidateModel()(encode(mining=[399]))
+    assert far[0, 0] < far[0, 210] < far[0, 399] == far.max()
+    there, _ = CandidateModel()(encode(mining=[0]))
+    assert there[0, 0] == there.max()
     nobody, _ = CandidateModel()(encode(mining=[]))
-    assert (nobody == nobody[0, 0]).all()
+    assert torch.allclose(nobody, nobody[0, 0])
 
 
 @pytest.mark.parametrize("axis", [2, 16, 20, 32, 64])
 def test_ids_are_recovered_exactly(axis: int) -> None:
-    """Every chunk id survives the trip through its float32 feature."""
+    """Chunk ids survive the trip through their float32 feature."""
+    torch.manual_seed(1)
     model = CandidateModel(28, axis)
     chunks = axis * axis
-    inputs = torch.zeros(chunks, 28)
-    inputs[:, 0] = torch.from_numpy((np.arange(chunks) / (chunks - 1)).astype(np.float32))
+    ids = np.arange(0, chunks, max(1, chunks // 101))
+    inputs = torch.zeros(len(ids), 28)
+    inputs[:, 0] = torch.from_numpy((ids / (chunks - 1)).astype(np.float32))
     inputs[:, 1] = 1.0
-    chunk, _ = model(inputs)
-    assert torch.equal(chunk.argmax(dim=1), torch.arange(chunks))
+    with torch.inference_mode():
+        chunk, _ = model(inputs)
+    assert chunk.argmax(dim=1).tolist() == ids.tolist()
 
 
 def test_candidate_order_does_not_matter() -> None:
