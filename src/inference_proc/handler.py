@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import numpy as np
 
+from ..shared.batcher import Batcher
 from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_request, write_error, write_reply
 
 if TYPE_CHECKING:
@@ -95,9 +96,11 @@ class GenericHandler:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
+        self._batcher = Batcher(engine.decide_many)
 
     def connected(self, client: Client) -> bytes | None:
         """No greeting."""
+        self._batcher.callers += 1
         return None
 
     def heartbeat(self, client: Client) -> bytes | None:
@@ -106,6 +109,7 @@ class GenericHandler:
 
     def disconnected(self, client: Client) -> None:
         """Nothing is kept for a connection."""
+        self._batcher.callers -= 1
 
     def panels(self) -> dict[str, Any]:
         """None of its own."""
@@ -117,7 +121,7 @@ class GenericHandler:
         try:
             request = read_request(frame)
             message_id = request.messageId
-            kind, data = self._answer(request, frame)
+            kind, data = await self._answer(request, frame)
         except BadFrame as error:
             self.statistics.failed(error.code)
             return write_error(error.code, str(error), message_id or error.message_id, client.id, self.supported)
@@ -133,13 +137,13 @@ class GenericHandler:
             message_id = error.message_id
         return write_error(code, text, message_id, client.id, self.supported)
 
-    def _answer(self, request: Request, frame: str | bytes) -> tuple[str, Any]:
+    async def _answer(self, request: Request, frame: str | bytes) -> tuple[str, Any]:
         if request.type == "ping":
             return "pong", {"modelVersion": self.engine.model_version}
         if request.type == "decide":
             decide = self._fields(request, frame, _Decide)
             self._check(decide.observation)
-            decision = self.engine.decide(decide.key, decide.observation)
+            decision = await self._batcher.decide(decide.key, decide.observation)
             return "decision", _Answer(
                 decision.key,
                 decision.action,

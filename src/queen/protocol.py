@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..shared.batcher import Batcher
 from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_request, write_error, write_reply
 from ..shared.rate_limit import RateLimit
 from ..shared.stats import training_stats
@@ -51,6 +52,7 @@ class QueenProtocol:
     def __init__(self, engine: Any, source: ConfigSource) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
+        self._batcher = Batcher(engine.decide_many)
         self._source = source
         self._reasons: Counter[str] = Counter()
         self._newest: tuple[Observation, Any] | None = None
@@ -58,7 +60,6 @@ class QueenProtocol:
         self._uses_gpu: bool | None = None
         self.unmatched_results = 0
         self._answers: dict[str, Callable[[Any, Request], tuple[str, Any]]] = {
-            "observation_data": self._decide,
             "ping": self._ping,
             "health_check": self._health,
             "training_status_request": self._training_status,
@@ -71,11 +72,12 @@ class QueenProtocol:
             "difficulty_status_request": self._difficulty,
             "learning_progress_request": self._learning_progress,
         }
-        self.supported = (*self._answers, "reset_nn", *sorted(_SILENT))
+        self.supported = ("observation_data", *self._answers, "reset_nn", *sorted(_SILENT))
 
     def connected(self, client: Any) -> bytes | None:
         """Begin a session; the greeting for a client that has a name."""
         client.state = _Session()
+        self._batcher.callers += 1
         data = {"clientId": client.id, "status": "reconnected", "queuedMessages": 0}
         return msgspec.json.encode({"type": "reconnect_confirmation", "timestamp": time.time(), "data": data})
 
@@ -85,6 +87,7 @@ class QueenProtocol:
 
     def disconnected(self, client: Any) -> None:
         """An anonymous client's state dies with its connection; a named one may come back."""
+        self._batcher.callers -= 1
         if not client.named:
             for key in client.state.sent:
                 self.engine.forget(key)
@@ -96,7 +99,11 @@ class QueenProtocol:
             request = read_request(frame)
             message_id = request.messageId
             answer = self._answers.get(request.type)
-            if answer is not None:
+            kind: str
+            data: Any
+            if request.type == "observation_data":
+                kind, data = await self._decide(client, request)
+            elif answer is not None:
                 kind, data = answer(client, request)
             elif request.type == "reset_nn":
                 kind, data = await self._reset(client, request)
@@ -143,7 +150,7 @@ class QueenProtocol:
             "grid": {"chunks_per_axis": config.chunks_per_axis},
         }
 
-    def _decide(self, client: Any, request: Request) -> tuple[str, Any]:
+    async def _decide(self, client: Any, request: Request) -> tuple[str, Any]:
         try:
             seen = parse_observation(_object(request))
         except ObservationError as error:
@@ -154,7 +161,7 @@ class QueenProtocol:
         key = f"{client.id}/{seen.territory_id}"
         started = time.perf_counter()
         try:
-            decision = self.engine.decide(key, seen, seen.territory_id)
+            decision = await self._batcher.decide(key, seen, seen.territory_id)
         except Exception as error:
             self._warn.exception(log, "an observation could not be decided")
             raise BadFrame("NN_NOT_AVAILABLE", "the neural network could not decide") from error

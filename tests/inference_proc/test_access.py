@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from server_kit import ask
-from websockets.exceptions import InvalidStatus
-
 from tandem.inference_proc.access import Access, is_loopback, read_token
 from tandem.shared.errors import ConfigError
+from websockets.exceptions import InvalidStatus
 
 CHANGES = [
     ("GET", "/reset-nn"),

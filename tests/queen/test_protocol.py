@@ -534,7 +534,7 @@ def test_a_policy_that_fails_is_reported_as_such(
 
     with server.connect() as client:
         with monkeypatch.context() as patch:
-            patch.setattr(server.engine, "decide", fail)
+            patch.setattr(server.engine.policy, "act_many", fail)
             reply = ask(client, browser_observation(messageId="m"))
         assert (reply["messageId"], reply["data"]["errorCode"]) == ("m", "NN_NOT_AVAILABLE")
         assert ask(client, browser_observation())["type"] == "spawn_decision"

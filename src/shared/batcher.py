@@ -1,0 +1,61 @@
+"""Decides what arrives together in one forward pass; what arrives alone is decided at once.
+
+For asyncio servers. Requests that the event loop takes up in the same turn are collected and handed to the engine
+together at the end of it: nobody waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Request = tuple[str, Any, str]
+"""Key, observation, territory id."""
+
+
+class Batcher:
+    """Collects the requests of one event loop for `decide_many`, at most `most` at a time.
+
+    `decide_many(requests)` returns for each request a decision or the exception that it met.
+    """
+
+    def __init__(self, decide_many: Callable[[Sequence[Request]], Sequence[Any]], most: int = 32) -> None:
+        self._decide_many = decide_many
+        self._most = most
+        self._waiting: list[tuple[Request, asyncio.Future[Any]]] = []
+        self.callers = 0
+        """How many may ask at the same time; with one there is nobody to wait for. Kept by the owner."""
+
+    async def decide(self, key: str, observation: Any, territory_id: str = "") -> Any:
+        """The decision for one request. Raises what deciding it raised."""
+        request = (key, observation, territory_id)
+        if self.callers <= 1 and not self._waiting:
+            result = self._decide_many([request])[0]
+            if isinstance(result, Exception):
+                raise result
+            return result
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._decide_waiting, loop)
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((request, future))
+        return await future
+
+    def _decide_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._waiting[: self._most]
+        del self._waiting[: self._most]
+        if self._waiting:
+            # The rest comes after whatever else the loop has to do: a turn stays as short as one batch.
+            loop.call_soon(self._decide_waiting, loop)
+        try:
+            results = self._decide_many([request for request, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue  # its connection went away meanwhile
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,97 @@
+"""Requests that arrive together are decided together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from tandem.shared.batcher import Batcher, Request
+
+
+class Recorder:
+    """Decides by returning the key, and keeps the sizes of the batches."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, requests: Sequence[Request]) -> list[Any]:
+        """The keys; an observation that is an exception is returned instead."""
+        self.sizes.append(len(requests))
+        return [observation if isinstance(observation, Exception) else key for key, observation, _ in requests]
+
+
+def gather(batcher: Batcher, requests: Sequence[Request]) -> list[Any]:
+    """Ask for all of them in one turn of an event loop."""
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(batcher.decide(*request) for request in requests), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_requests_of_one_turn_share_a_pass() -> None:
+    """Ten requests at once are one batch, and each gets its own answer."""
+    recorder = Recorder()
+    batcher = Batcher(recorder)
+    batcher.callers = 10
+    assert gather(batcher, [(f"k{i}", None, "") for i in range(10)]) == [f"k{i}" for i in range(10)]
+    assert recorder.sizes == [10]
+
+
+def test_a_batch_is_bounded() -> None:
+    """More than `most` are decided in several passes, in their order, and none is left out."""
+    recorder = Recorder()
+    batcher = Batcher(recorder, most=4)
+    batcher.callers = 10
+    assert gather(batcher, [(f"k{i}", None, "") for i in range(10)]) == [f"k{i}" for i in range(10)]
+    assert recorder.sizes == [4, 4, 2]
+
+
+def test_a_single_caller_does_not_wait_for_a_turn() -> None:
+    """With one caller the decision is made within the call."""
+    recorder = Recorder()
+    batcher = Batcher(recorder)
+    batcher.callers = 1
+    call = batcher.decide("k", None)
+    with pytest.raises(StopIteration) as done:
+        call.send(None)
+    assert done.value.value == "k"
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+def test_a_failure_belongs_to_its_request(callers: int) -> None:
+    """One request's exception is raised to its caller only."""
+    batcher = Batcher(Recorder())
+    batcher.callers = callers
+    bad = ValueError("bad")
+    assert gather(batcher, [("a", None, ""), ("b", bad, ""), ("c", None, "")]) == ["a", bad, "c"]
+
+
+def test_if_all_fails_every_caller_hears_of_it() -> None:
+    """An exception of the pass itself reaches each waiting caller."""
+    error = RuntimeError("no policy")
+
+    def fail(requests: Sequence[Request]) -> list[Any]:
+        raise error
+
+    batcher = Batcher(fail)
+    batcher.callers = 2
+    assert gather(batcher, [("a", None, ""), ("b", None, "")]) == [error, error]
+
+
+def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
+    """A cancelled request is decided with the batch and its answer dropped."""
+
+    async def run() -> list[Any]:
+        batcher = Batcher(Recorder())
+        batcher.callers = 2
+        first, second = (asyncio.ensure_future(batcher.decide(key, None)) for key in "ab")
+        await asyncio.sleep(0)
+        first.cancel()
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    cancelled, answer = asyncio.run(run())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert answer == "b"
