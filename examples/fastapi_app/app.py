@@ -1,7 +1,6 @@
 """A shop's own FastAPI application with the engine mounted in it: its routes, its lifespan."""
 
 import asyncio
-import os
 from contextlib import asynccontextmanager
 
 import torch
@@ -22,7 +21,7 @@ class Visit(BaseModel):
 async def lifespan(app: FastAPI):
     torch.set_num_threads(1)  # one decision is too small to share among threads
     app.state.orders = 0
-    engine = await asyncio.to_thread(Engine.attach, os.environ.get("TANDEM_INSTANCE", "shop"))
+    engine = await asyncio.to_thread(Engine.attach)
     service = Service(engine)
     app.mount("/tandem", service.app)  # dashboard, /health, /ws and the rest, below /tandem
     app.state.engine = engine

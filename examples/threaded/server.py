@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +55,7 @@ def main():
     parser.add_argument("--port", type=int, default=8033)
     options = parser.parse_args()
     torch.set_num_threads(1)  # of one decision; the server's threads are what runs in parallel
-    engine = Engine.attach(os.environ.get("TANDEM_INSTANCE", "cache"))
+    engine = Engine.attach()
     with Server(("127.0.0.1", options.port), engine) as server:
         # `shutdown` waits for the loop to end, which it cannot while it runs the handler of a signal.
         stop = threading.Thread(target=server.shutdown)

@@ -17,7 +17,7 @@ from tandem.inference_proc.server import Service
 async def lifespan(app):
     # Each worker process comes here and claims a lane of its own.
     torch.set_num_threads(1)
-    app.state.engine = await asyncio.to_thread(Engine.attach, os.environ.get("TANDEM_INSTANCE", "router"))
+    app.state.engine = await asyncio.to_thread(Engine.attach)
     service = Service(app.state.engine)
     await service.start()  # shows progress, and takes in what other workers forward
     try:

@@ -29,6 +29,7 @@ from ..shared.replay import buffer_stats
 from ..shared.stats import seconds_since
 from .coupled import CoupledTrainer
 from .decision import Decision
+from .forks import guard_against_forks
 from .policy import Draw, Policy
 from .recorder import Recorder, Remembered
 from .subscriber import LiveModel
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 _UNDECIDED = RuntimeError("not decided")
 _IN_PLACE_TRIES = 4
 _OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
+
+
+def instance_name(asked: str | None) -> str:
+    """The instance that is meant: the one asked for, else the environment's TANDEM_INSTANCE, else `default`."""
+    return os.environ.get("TANDEM_INSTANCE", "default") if asked is None else asked
 
 
 class Engine:
@@ -72,15 +78,17 @@ class Engine:
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
+        guard_against_forks(self)
 
     @classmethod
-    def attach(cls, instance: str = "default", timeout: float | None = None) -> Engine:
+    def attach(cls, instance: str | None = None, timeout: float | None = None) -> Engine:
         """Attach to a running instance and claim a writer lane.
 
-        Waits up to `timeout` seconds (default 30) for the instance to appear. Raises SegmentMissing, SegmentInvalid,
-        LayoutMismatch, ApplicationError, or LaneBusy if every lane has a living owner.
+        Without a name it is the one in the environment's TANDEM_INSTANCE, which `ctl` sets for what it starts, else
+        `default`. Waits up to `timeout` seconds (default 30) for the instance to appear. Raises SegmentMissing,
+        SegmentInvalid, LayoutMismatch, ApplicationError, or LaneBusy if every lane has a living owner.
         """
-        return cls(Instance(instance, timeout=30.0 if timeout is None else timeout))
+        return cls(Instance(instance_name(instance), timeout=30.0 if timeout is None else timeout))
 
     @property
     def enabled(self) -> bool:
@@ -97,6 +105,14 @@ class Engine:
         """True if the trainer's loop made progress within `supervisor.hang_timeout`."""
         age = seconds_since(self.control.get("trainer.progress_ns"))
         return self.enabled and age is not None and age < self.config.supervisor.hang_timeout
+
+    @property
+    def is_orphaned(self) -> bool:
+        """True if the instance was stopped under this engine: it still decides, but nobody learns from it any more.
+
+        Close it and attach again to join the instance's next start.
+        """
+        return self.control.is_removed
 
     def get_model_for_inference(self) -> torch.nn.Module:
         """The model with the newest weights. It is the engine's own: a later decision may give it newer ones."""
@@ -281,6 +297,11 @@ class Engine:
     def close(self) -> None:
         """Give the lane back. Pending decisions stay for its next owner. Idempotent."""
         self.lane.release()
+
+    def disown(self, lock: Any) -> None:
+        """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""
+        self._lock = lock
+        self.lane.disown()
 
     def _recall(self, key: str) -> Remembered:
         remembered, evicted = self._recorder.recall(key)

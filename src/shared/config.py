@@ -148,6 +148,9 @@ class InferenceConfig:
     pending_timeout: float = setting(150.0, "seconds after which a waiting decision is dropped", above=0, live=True)
     max_keys: int = setting(4096, "keys remembered; the least recently used go first", at_least=1)
     attach_timeout: float = setting(30.0, "seconds a server waits for the instance to appear", at_least=0)
+    static_fallback: bool = setting(
+        False, "without an instance, an embedding server decides from the newest checkpoint and records nothing"
+    )
     allowed_origins: list[str] = setting(
         ["http://localhost:3010", "http://localhost:8080"], "origins that browsers may call from"
     )
@@ -185,6 +188,13 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """The section `metrics`: what is written besides shared memory."""
+
+    tensorboard: bool = setting(False, "the trainer writes TensorBoard event files to data_dir/INSTANCE/tensorboard")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that one instance needs to know."""
 
@@ -196,6 +206,7 @@ class Config:
     weights: WeightsConfig = section(WeightsConfig)
     supervisor: SupervisorConfig = section(SupervisorConfig)
     logging: LoggingConfig = section(LoggingConfig)
+    metrics: MetricsConfig = section(MetricsConfig)
     folder: str = "."
     """Folder of the file that was read; relative paths of the application start there. Not a setting."""
 

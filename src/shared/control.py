@@ -195,6 +195,11 @@ class Control:
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    @property
+    def is_removed(self) -> bool:
+        """True if the segment is gone from the file system: the instance was stopped, and nobody new sees this memory."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def close(self) -> None:
         """Unmap, if nothing refers to the mapping any more, and close the descriptor. Idempotent."""
         if self._descriptor < 0:

@@ -67,7 +67,7 @@ def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
     flat = FlatModel(seeded_model(application, config.trainer.seed))
     data_dir = (Path(config.data_dir) / instance).absolute()
     kept = data_dir / "kept"
-    version = _restore(CheckpointStore(data_dir / "checkpoints"), kept, flat)
+    version = load_newest(data_dir, flat)
     mode = int(config.supervisor.mode, 8)
     control = Control.create(
         instance,
@@ -112,8 +112,12 @@ def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
         control.close()
 
 
-def _restore(store: CheckpointStore, kept: Path, flat: FlatModel) -> int:
-    """Load the newest weights that were saved, a checkpoint's or those of the last stop; their version, 0 if none."""
+def load_newest(data_dir: Path, flat: FlatModel) -> int:
+    """Load the newest weights that were saved in an instance's folder, a checkpoint's or those of the last stop.
+
+    Returns their version, 0 if there are none. Raises CheckpointError if they belong to another model.
+    """
+    store, kept = CheckpointStore(data_dir / "checkpoints"), data_dir / "kept"
     checkpoint = store.newest()
     version = kept_version(kept)
     try:

@@ -116,8 +116,9 @@ class Lane:
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """`acquire` and `unlock` around a block that is told whether the lock was to be had."""
-        held = self.acquire()
+        held = False
         try:
+            held = self.acquire()
             yield held
         finally:
             if held:
@@ -227,13 +228,14 @@ class Lane:
 
     def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
         """Let a decision wait for its reward under `key`. An older one under the same key is superseded."""
-        if key in self.pending:
-            self.pending.clear(key)
-            self.count("superseded")
-        elif self.pending.is_full:
-            self.pending.clear(self.pending.oldest())
-            self.count("dropped")
+        if self.pending.is_full:
+            # The key's own older entry, if there is one, is the one to go.
+            older = key in self.pending
+            self.drop(key if older else self.pending.oldest(), "superseded" if older else "dropped")
+        replaces = key in self.pending
         self.pending.store(ticket, payload, key, context)
+        if replaces:
+            self.count("superseded")
         self._sync_pending()
 
     def drop(self, key: bytes, reason: str = "dropped") -> bool:
@@ -278,6 +280,12 @@ class Lane:
             os.close(self._lock_file)
             self._lock_file = -1
 
+    def disown(self) -> None:
+        """Let go of a lane that was inherited by a fork: it stays the parent's, and ends with the parent."""
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
     def _sync_pending(self) -> None:
         self._words[self._at["pending"]] = len(self.pending)
 
@@ -297,6 +305,10 @@ class Lane:
             counts[name] for name in ("untrained", "pending", "expired", "superseded", "dropped", "rejected")
         )
         lost = counts["decided"] - accounted
+        # An entry that was dropped for a newer one was superseded, if its owner had no time to count it.
+        superseded = min(self.pending.replaced, max(0, lost - counts["lost"]))
+        self.count("superseded", superseded)
+        lost -= superseded
         if lost != counts["lost"]:
             log.warning("lane %d: %d decision(s) in flight were lost with its last owner", self.index, lost)
             self.control.set(f"lane.{self.index}.lost", max(0, lost))
