@@ -13,6 +13,7 @@ import numpy as np
 from . import layout
 from .arrays import SharedArray
 from .control import Control
+from .pending import is_whole
 from .records import PREFIX_BYTES, TICKET_BITS, RecordLayout, checksum, checksums, key_hash
 
 LETTER = np.dtype([("sequence", "<u8"), ("checksum", "<u8"), ("ticket", "<u8"), ("reward", "<f8")])
@@ -48,9 +49,7 @@ class Post:
                 continue
             for place in np.flatnonzero(table["owner_hash"] == wanted):
                 entry: np.void = table[place].copy()
-                body = entry.tobytes()[PREFIX_BYTES:]
-                ticket = int(entry["sequence"])
-                if ticket and bytes(entry["owner"]) == key and checksum(body, ticket) == int(entry["checksum"]):
+                if bytes(entry["owner"]) == key and is_whole(entry):
                     return entry
         return None
 

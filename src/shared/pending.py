@@ -25,21 +25,24 @@ class PendingTable:
         self._tickets = shared.words[:, 0]
         self._places: dict[bytes, int] = {}
         self._free: list[int] = []
+        self.replaced = 0
+        """Entries dropped at adoption because a newer one waits under the same key."""
         self._adopt()
 
     def _adopt(self) -> None:
         valid = []
         for place, row in enumerate(self._shared.array):
-            ticket = int(row["sequence"])
-            start = self._start(place)
-            body = self._raw[start + PREFIX_BYTES : start + self._row_bytes]
-            if ticket and checksum(body, ticket) == int(row["checksum"]):
-                valid.append((ticket, bytes(row["owner"]), place))
+            if is_whole(row):
+                valid.append((int(row["sequence"]), bytes(row["owner"]), place))
             else:
-                self._words[start >> 3] = 0
+                self._words[self._start(place) >> 3] = 0
                 self._free.append(place)
         self._free.reverse()
         for _, key, place in sorted(valid):
+            if key in self._places:
+                # The owner died while the newer decision took the older one's place.
+                self.clear(key)
+                self.replaced += 1
             self._places[key] = place
 
     def _start(self, place: int) -> int:
@@ -89,8 +92,8 @@ class PendingTable:
         return with_reward(self._raw[start : start + self._payload_bytes], reward)
 
     def store(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
-        """Write an entry; the key must be new and the table not full."""
-        place = self._free.pop()
+        """Write an entry; the table must not be full. An older entry under the key is emptied afterwards."""
+        place = self._free[-1]
         start = self._start(place)
         owner = key_hash(key).to_bytes(8, "little") + key.ljust(PENDING_KEY_BYTES, b"\0")
         body = b"".join((payload, owner, context)).ljust(self._row_bytes - PREFIX_BYTES, b"\0")
@@ -98,6 +101,11 @@ class PendingTable:
         self._raw[start + PREFIX_BYTES : start + self._row_bytes] = body
         self._words[(start >> 3) + 1] = checksum(body, ticket)
         self._words[start >> 3] = ticket
+        if key in self._places:
+            self.clear(key)
+            self._free.remove(place)
+        else:
+            self._free.pop()
         self._places[key] = place
 
     def clear(self, key: bytes) -> None:
@@ -120,3 +128,14 @@ class PendingTable:
                 break
             found.append(key)
         return found
+
+
+def is_whole(entry: np.void) -> bool:
+    """True if an entry (one row of the table) is valid and undamaged."""
+    ticket = int(entry["sequence"])
+    # The checksum covers the ticket's low half only: the record repeats the whole of it.
+    return (
+        ticket != 0
+        and ticket == int(entry["ticket"])
+        and checksum(entry.tobytes()[PREFIX_BYTES:], ticket) == int(entry["checksum"])
+    )
