@@ -20,6 +20,7 @@ from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.segments import segment_path
 from .devices import make_deterministic, yield_to_server
+from .tensorboard import event_files
 from .trainer import ContinuousTrainer
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         log.info(
             "version %d: training every %g s on %s", trainer.model_version, config.training_interval, trainer.device
         )
-        trainer.run()
+        with event_files(instance):
+            trainer.run()
     except TandemError as error:
         print(error, file=sys.stderr, flush=True)
         return 1
