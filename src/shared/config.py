@@ -174,6 +174,9 @@ class SupervisorConfig:
     backoff_first: float = setting(0.2, "seconds before the second restart in a row; doubles", above=0)
     backoff_limit: float = setting(10.0, "longest wait between restarts, seconds", above=0)
     max_restarts: int = setting(6, "restarts in a row that end in the state fatal", at_least=1)
+    memory_limit: int = setting(
+        0, "megabytes of memory of its own above which a process is replaced; 0: no limit", at_least=0
+    )
     log_max_bytes: int = setting(10_000_000, "size at which a log file is rotated", at_least=4096)
     log_files: int = setting(3, "rotated log files kept", at_least=1)
     mode: str = setting("0600", "permissions of the segments", choices=("0600", "0640", "0644", "0660"))

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _STABLE = 10.0
 """Seconds of running after which earlier deaths are forgotten."""
+_WEIGH_EVERY = 1.0
+"""Seconds between two looks at the memory of a child."""
 
 
 class Probe(Protocol):
@@ -70,6 +72,7 @@ class Child:
         self._start_again = False
         self._next_start = 0.0
         self._kill_at = 0.0
+        self._next_weighing = 0.0
         self._stop_family: list[family.Identity] = []
         self._log_start = 0
 
@@ -148,6 +151,14 @@ class Child:
         silent = now - max((progress or 0) / 1e9, self._running_since, self._watched_since)
         if progress is not None and silent > self.settings.hang_timeout:
             self._replace(now, f"made no progress for {silent:.1f} s")
+        elif self.settings.memory_limit and now >= self._next_weighing:
+            self._weigh(now)
+
+    def _weigh(self, now: float) -> None:
+        self._next_weighing = now + _WEIGH_EVERY
+        megabytes = family.own_memory(family.members(self.pid, self.ticks)) / 1e6
+        if megabytes > self.settings.memory_limit:
+            self._replace(now, f"took {megabytes:.0f} MB of memory, more than {self.settings.memory_limit}")
 
     def _turn_stopping(self, now: float) -> None:
         left = self.alive or any(start_ticks(pid) == ticks for pid, ticks in self._stop_family)

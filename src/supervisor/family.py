@@ -55,6 +55,20 @@ def members(leader: int, ticks: int) -> list[Identity]:
     return [(pid, started[pid]) for pid in sorted(found) if started[pid] >= ticks]
 
 
+def own_memory(identities: list[Identity]) -> int:
+    """Bytes of memory that these processes do not share with others, summed."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for pid, _ in identities:
+        try:
+            with open(f"/proc/{pid}/statm", "rb") as file:
+                resident, shared = file.read().split()[1:3]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        total += (int(resident) - int(shared)) * page
+    return total
+
+
 def open_process(pid: int, ticks: int) -> int | None:
     """A pidfd of exactly this process, to be closed by the caller; None if it is gone."""
     if pid <= 1 or ticks <= 0:

@@ -29,6 +29,7 @@ from . import orphans, view
 from .child import Child, Probe
 from .lock import InstanceLock
 from .logfile import LogFile
+from .notify import Notifier
 from .operate import RESTART_SIGNALS
 from .probes import ServerProbe, TrainerProbe
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._wakeup.setblocking(False)
         self._wake.setblocking(False)
         self._last_turn = 0.0
+        self._notifier = Notifier()
         self._own_log = LogFile(
             self.folder / "logs" / "supervisor.log", config.supervisor.log_max_bytes, config.supervisor.log_files
         )
@@ -286,9 +288,11 @@ class Supervisor:
             child.output.rotate()
         self._own_log.rotate()
         self._show()
+        self._notifier.beat(", ".join(f"{child.name} {child.state}" for child in self.children))
 
     def run(self) -> None:
         """Turn until a signal asks for the end."""
+        self._notifier.send(ready=1, mainpid=os.getpid())
         while not self.stopping:
             self.turn()
 
@@ -324,6 +328,7 @@ class Supervisor:
         A second signal while this runs kills what has not ended yet.
         """
         asked = self._stops
+        self._notifier.send(stopping=1)
         for child in self.children:
             child.stop(time.monotonic())
         while any(child.state == "stopping" for child in self.children):

@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "light", "what runs: processes, version, buffer"),
     "version": ("version", "light", "the version of the weights that decide now"),
     "check": ("check", "light", "one line and a status for monitoring systems"),
+    "top": ("top", "light", "the status and the newest figures, again and again"),
     "logs": ("logs", "light", "what the processes wrote"),
     "restart": ("restart", "light", "replace the trainer, the server, or both"),
     "pause": ("pause", "light", "let the trainer idle while decisions go on"),
@@ -21,8 +22,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "checkpoints": ("checkpoints", "light", "what is on disk to roll back to"),
     "instances": ("instances", "light", "every instance in shared memory"),
     "clean": ("clean", "light", "remove what dead instances left in shared memory"),
+    "config": ("config", "full", "the settings in force and where each comes from"),
+    "reload": ("reload", "full", "apply changed settings to a running instance"),
+    "doctor": ("doctor", "full", "what could go wrong on this machine, and what mends it"),
     "demo": ("demo", "full", "play the bundled game against a server that learns from it"),
+    "bench": ("bench", "full", "run the scripts that print the figures of the documents"),
     "test": ("test", "test", "run the tests"),
+    "completion": ("completion", "light", "completion of commands and options for bash and zsh"),
 }
 """Name -> module, what it needs (`light`: nothing but Python; `full`: the environment; `test`: the test packages
 too), one line of help."""
