@@ -197,7 +197,7 @@ class Control:
 
     @property
     def is_removed(self) -> bool:
-        """True if the segment is gone from the file system: the instance was stopped, and nobody new sees this memory."""
+        """True if the segment is gone from the file system: the instance was stopped, and nobody else can join it."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def close(self) -> None:
