@@ -33,6 +33,7 @@ from .handler import GenericHandler, MessageHandler
 from .json_response import problem
 from .limits import Limits
 from .nn_dashboard import NnDashboard
+from .openapi import OpenApi
 from .prometheus import Prometheus
 from .rest import Rest
 from .training_api import TrainingApi
@@ -137,6 +138,7 @@ class Service:
             *Prometheus(self).routes(),
             *Dashboard().routes(),
         ]
+        routes += OpenApi(routes).routes()
         cors = Middleware(
             CORSMiddleware,
             allow_origins=self.engine.config.inference.allowed_origins,
