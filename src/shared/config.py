@@ -51,8 +51,12 @@ class ContinuousTrainingConfig:
     enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
     steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, live=True)
     learner: str = setting("tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute")
-    learning_rate: float = setting(0.001, "of the Adam optimiser", above=0, live=True)
-    entropy_weight: float = setting(0.01, "strength of the pull towards exploration", at_least=0, live=True)
+    learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, live=True)
+    entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, live=True)
+    entropy_floor: float = setting(
+        0.3, "below this entropy (nats) the pull grows, so that the policy cannot collapse; 0: it does not",
+        at_least=0, live=True,
+    )  # fmt: skip
     gradient_clip: float = setting(1.0, "largest gradient norm", above=0, live=True)
     importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, live=True)
     sampling: str = setting(
