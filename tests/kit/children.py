@@ -70,6 +70,23 @@ def publish(name: str, publisher: str = "Publisher", interval: float = 0.0) -> i
     return version
 
 
+def publish_telling(name: str) -> int:
+    """Publish versions of an instance whose first 64 weights tell the version, about a thousand a second."""
+    made = attach_channel(name)
+    end, subscriber, room = made.publisher(), made.subscriber(), made.room()
+    subscriber.refresh(room)
+    told = next(spec for spec in made.weights.specs if spec.name == "told")
+    words = room[told.offset : told.offset + told.length].view(torch.float32)
+    version = end.version
+    ready()
+    while not _stop:
+        version += 1
+        words.fill_((version % 997) / 400)
+        end.publish(room, version)
+        time.sleep(0.0005)
+    return version
+
+
 def read_weights(
     name: str, subscriber: str, reads: int, verify: bool = False, seconds: float = 3000, enough: int = 10**9
 ) -> dict[str, int]:
@@ -204,6 +221,26 @@ def hold_lane(name: str) -> int:
     while not _stop:
         time.sleep(0.005)
     return lane.index
+
+
+def hold_trainer_lock(name: str) -> None:
+    """Be the instance's trainer until told to stop."""
+    from tandem.trainer_proc.__main__ import take_trainer_lock
+
+    take_trainer_lock(name)
+    ready()
+    while not _stop:
+        time.sleep(0.005)
+
+
+def hold_instance_lock(name: str) -> None:
+    """Be the instance's supervisor until told to stop."""
+    from tandem.supervisor.lock import InstanceLock
+
+    with InstanceLock(name):
+        ready()
+        while not _stop:
+            time.sleep(0.005)
 
 
 def threads_append(name: str, lane: str, threads: int, each: int) -> dict[str, int]:

@@ -103,10 +103,9 @@ class _Appending(Lane):
         return number, start, start >> 3
 
     def write_payload(self, start: int, payload: bytes) -> None:
-        """In two halves, as a slow copy would."""
-        middle = start + PREFIX_BYTES + len(payload) // 2
-        self.mutant_ring.raw[start + PREFIX_BYTES : middle] = payload[: len(payload) // 2]
-        self.mutant_ring.raw[middle : start + self.mutant_ring.row_bytes] = payload[len(payload) // 2 :]
+        """Word by word, so that a reader or a kill in the middle is likely."""
+        for at in range(0, len(payload), 8):
+            self.mutant_ring.raw[start + PREFIX_BYTES + at : start + PREFIX_BYTES + at + 8] = payload[at : at + 8]
 
     def count_record(self, number: int) -> None:
         self.control.set(f"lane.{self.index}.head", number)

@@ -62,6 +62,28 @@ def at_line(call: Callable[[], Any], number: int, action: Callable[[], Any]) -> 
     return seen >= number
 
 
+def lines_of(call: Callable[[], Any]) -> int:
+    """How many lines `call` executes in the shared package."""
+    lines = 0
+
+    def local(frame: Any, event: str, _: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return local
+
+    def enter(frame: Any, event: str, _: Any) -> Any:
+        name = frame.f_code.co_filename
+        return local if name.startswith(TRACED) and name != NOT_TRACED else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
 class Planted(Exception):
     """An exception that a proof raises in the middle of something."""
 

@@ -21,7 +21,7 @@ def test_promise_05_publish(channel: MakeChannel, nursery: Any, slots: int) -> N
     figure(5, f"publish: {found['lines']} of {found['lines']} lines, {slots} slots")
 
 
-@pytest.mark.parametrize("what", ["append", "append_many", "complete"])
+@pytest.mark.parametrize("what", ["append", "append_many", "complete", "defer"])
 def test_promise_05_ring_and_pending(channel: MakeChannel, nursery: Any, what: str) -> None:
     """Killed before any line, at most the record in flight is lost and counted; nothing is torn or counted twice."""
     made = channel(capacity=8, pending=4)
