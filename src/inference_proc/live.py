@@ -47,6 +47,7 @@ class LiveView:
         return {
             "application": engine.application.name,
             "instance": self._control.instance,
+            "epoch": f"{self._control.get('epoch'):016x}",
             "timestamp": time.time(),
             "monotonic": time.monotonic(),
             "troubles": self._service.troubles(),
