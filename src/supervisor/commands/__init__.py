@@ -12,7 +12,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "light", "what runs: processes, version, buffer"),
     "version": ("version", "light", "the version of the weights that decide now"),
     "check": ("check", "light", "one line and a status for monitoring systems"),
-    "top": ("top", "light", "the status and the newest figures, again and again"),
+    "top": ("top", "full", "one screen of what an instance does now, with keys to pause and roll back"),
     "logs": ("logs", "light", "what the processes wrote"),
     "restart": ("restart", "light", "replace the trainer, the server, or both"),
     "pause": ("pause", "light", "let the trainer idle while decisions go on"),
