@@ -70,7 +70,7 @@ def _run(module: ModuleType, options: object) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except TandemError as error:
+    except (TandemError, PermissionError) as error:
         print(f"ctl: {error}", file=sys.stderr)
         return 1
 

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _TURN = 0.2
 """Longest wait of the loop, seconds; a death or a signal ends it at once."""
+_EAGER_TURN = 0.02
+"""The same while somebody waits for a child to be ready."""
 _GAP = 2.0
 """Seconds between two turns from which the supervisor itself must have stood still."""
 
@@ -300,7 +302,8 @@ class Supervisor:
         poll = select.poll()
         for descriptor in (self._wakeup.fileno(), *pidfds):
             poll.register(descriptor, select.POLLIN)
-        poll.poll(_TURN * 1000)
+        starting = any(child.state == "starting" for child in self.children)
+        poll.poll((_EAGER_TURN if starting else _TURN) * 1000)
         try:
             while self._wakeup.recv(64):
                 pass

@@ -255,3 +255,13 @@ def test_a_program_that_is_not_there_is_a_death(make_child: Make, turn_until: Tu
     child.start(time.monotonic())
     turn_until(child, "fatal")
     assert "cannot be started" in child.reason
+
+
+def test_a_child_that_takes_too_much_memory_is_replaced(make_child: Make, turn_until: Turn) -> None:
+    """A process with more memory of its own than memory_limit (megabytes) is killed and started again."""
+    child = make_child("hoard = bytearray(200_000_000); hoard[::4096] = b'x' * len(hoard[::4096]); ready(); work()",
+                       memory_limit=150)  # fmt: skip
+    child.start(time.monotonic())
+    turn_until(child, "running")
+    turn_until(child, "backoff")
+    assert "MB of memory" in child.reason
