@@ -84,7 +84,7 @@ def test_an_operator_has_the_trainer_in_hand(ctl: Ctl, toy_application: str, wai
     assert after["state"] == "running"
 
     assert parsed(ctl("config", "--json"))["trainer.buffer_capacity"]["value"] == 500
-    shown = ctl.script("top", "--count", "1")
+    shown = ctl("top", "--count", "1")
     assert shown.returncode == 0
     assert "loss" in shown.stdout
 
