@@ -96,7 +96,7 @@ class GenericHandler:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
-        self._batcher = Batcher(engine.decide_many)
+        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch)
 
     def connected(self, client: Client) -> bytes | None:
         """No greeting."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ..shared.config import InferenceConfig
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,6 +23,17 @@ class Limits:
     write_timeout: float = 20.0
     heartbeat_interval: float = 30.0
     shutdown_timeout: float = 2.0
+
+    @classmethod
+    def of(cls, config: InferenceConfig) -> Limits:
+        """The limits that the section `inference` sets; a burst may last two seconds."""
+        return cls(
+            connections=config.max_connections,
+            frame_bytes=config.max_frame_bytes,
+            body_bytes=config.max_frame_bytes,
+            frame_rate=config.max_frame_rate,
+            frame_burst=2 * config.max_frame_rate,
+        )
 
 
 class Allowance:

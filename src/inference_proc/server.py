@@ -52,7 +52,7 @@ class Service:
     def __init__(self, engine: Engine, limits: Limits | None = None, token: str | None = None) -> None:
         config = engine.config
         self.engine = engine
-        self.limits = limits or Limits()
+        self.limits = limits or Limits.of(config.inference)
         self.access = Access(
             config.inference.host, config.inference.allowed_origins, read_token() if token is None else token
         )

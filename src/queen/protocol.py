@@ -52,7 +52,7 @@ class QueenProtocol:
     def __init__(self, engine: Any, source: ConfigSource) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
-        self._batcher = Batcher(engine.decide_many)
+        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch)
         self._source = source
         self._reasons: Counter[str] = Counter()
         self._newest: tuple[Observation, Any] | None = None

@@ -155,6 +155,10 @@ class InferenceConfig:
     static_fallback: bool = setting(
         False, "without an instance, an embedding server decides from the newest checkpoint and records nothing"
     )
+    max_batch: int = setting(32, "observations that are decided in one forward pass", at_least=1, at_most=1024)
+    max_connections: int = setting(2048, "WebSocket connections of one server process", at_least=1)
+    max_frame_bytes: int = setting(1_048_576, "largest frame or request body", at_least=1024)
+    max_frame_rate: float = setting(5000.0, "frames a second that one connection may send for long", above=0)
     allowed_origins: list[str] = setting(
         ["http://localhost:3010", "http://localhost:8080"], "origins that browsers may call from"
     )
