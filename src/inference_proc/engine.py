@@ -29,6 +29,7 @@ from ..shared.replay import buffer_stats
 from ..shared.stats import seconds_since
 from .coupled import CoupledTrainer
 from .decision import Decision
+from .decision_log import DecisionLog
 from .forks import guard_against_forks
 from .policy import Draw, Policy
 from .recorder import Recorder, Remembered
@@ -75,6 +76,7 @@ class Engine:
         self.reward_calculator = self.application.build_reward() if self.application.build_reward else None
         self._lock = threading.Lock()
         self._warn = RateLimit(10.0)
+        self._decision_log = DecisionLog(self.config.logging.decisions_every)
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
@@ -176,6 +178,7 @@ class Engine:
             for result in results:
                 if isinstance(result, Decision):
                     self.lane.count_decision(SEND if result.send else WAIT, result.version, share)
+        self._decision_log.write(results)
         return results
 
     def _act(self, features: NDArray[np.float32]) -> list[Draw]:

@@ -198,6 +198,7 @@ class ContinuousTrainer:
         log.info(
             "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
             version, result.loss, row["reward"], len(rows), row["step_ms"],
+            extra={"data": {name: value for name, value in row.items() if name not in ("version", "time", "event")}},
         )  # fmt: skip
         return True
 
