@@ -8,6 +8,7 @@ is asked of a probe, which reads shared memory: a process can be alive and stuck
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -80,6 +81,11 @@ class Child:
     def alive(self) -> bool:
         """True while the process lives."""
         return self.pidfd >= 0 and not _has_ended(self.pidfd)
+
+    @property
+    def due(self) -> float:
+        """When the next `turn` has something to do that no pidfd announces, monotonic seconds; infinity: never."""
+        return self._next_start if self.state == "backoff" else math.inf
 
     def start(self, now: float) -> None:
         """Start the process; if that fails it counts as a death."""

@@ -76,9 +76,9 @@ def _run(module: ModuleType, options: object) -> int:
 
 
 def _load(module_name: str) -> ModuleType:
-    import importlib
-
-    return importlib.import_module(f"{__package__}.commands.{module_name}")
+    name = f"{__package__}.commands.{module_name}"
+    __import__(name)  # importlib costs a millisecond more
+    return sys.modules[name]
 
 
 class Options:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import select
 import shlex
@@ -302,8 +303,9 @@ class Supervisor:
         poll = select.poll()
         for descriptor in (self._wakeup.fileno(), *pidfds):
             poll.register(descriptor, select.POLLIN)
-        starting = any(child.state == "starting" for child in self.children)
-        poll.poll((_EAGER_TURN if starting else _TURN) * 1000)
+        turn = _EAGER_TURN if any(child.state == "starting" for child in self.children) else _TURN
+        due = min((child.due for child in self.children), default=math.inf) - time.monotonic()
+        poll.poll(max(0.0, min(turn, due)) * 1000)
         try:
             while self._wakeup.recv(64):
                 pass
