@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -231,16 +232,55 @@ def test_clients_that_vanish_leave_nothing(server: Any, wait_until: Callable[...
         assert_silent(client)
 
 
+def handshake(port: int) -> bytes:
+    """The bytes that open a WebSocket."""
+    return (
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+
+
+def masked(text: bytes) -> bytes:
+    """A short text frame as a client sends it."""
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+
+
+def test_a_thousand_connections_that_vanish_are_not_noticed(server: Any, wait_until: Callable[..., Any]) -> None:
+    """A thousand clients open a connection, ask and are gone; one that stays gets every answer, and nothing is left."""
+    frame = masked(b'{"type":"ping"}')
+    with server.connect() as patient:
+        for number in range(1000):
+            with socket.create_connection(("127.0.0.1", server.port)) as raw:
+                raw.sendall(handshake(server.port) + frame * (number % 4))
+            if number % 50 == 0:
+                assert ask(patient, browser_observation())["type"] == "spawn_decision"
+        assert_silent(patient)
+        wait_until(lambda: len(server.service.connections) == 1, "every vanished connection is forgotten")
+
+
+def test_a_hundred_clients_that_never_read_are_not_noticed(server: Any) -> None:
+    """A hundred clients ask and take no answer, until the server stops reading from them; others are served."""
+    burst = masked(b'{"type":"health_check"}') * 2000
+    deaf = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+    try:
+        for raw in deaf:
+            raw.sendall(handshake(server.port))
+            raw.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                raw.send(burst)
+        with server.connect() as other:
+            for _ in range(20):
+                assert ask(other, browser_observation())["type"] == "spawn_decision"
+    finally:
+        for raw in deaf:
+            raw.close()
+
+
 def test_a_client_that_never_reads_stops_only_itself(server: Any) -> None:
     """The server stops reading from a client that does not take its answers, and goes on serving the others."""
-    handshake = (
-        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    text = b'{"type":"health_check"}'
-    frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+    frame = masked(b'{"type":"health_check"}')
     with socket.create_connection(("127.0.0.1", server.port)) as deaf, server.connect() as other:
-        deaf.sendall(handshake.encode())
+        deaf.sendall(handshake(server.port))
         deaf.settimeout(1.0)
         with pytest.raises(TimeoutError):
             deaf.sendall(frame * 5_000_000)

@@ -56,7 +56,11 @@ class RunningServer:
         for section, values in sections.items():
             plain[section] = {**plain.get(section, {}), **values}
         create_instance(self.name, parse(plain, "the test's configuration", str(folder)))
-        self.engine = Engine.attach(self.name)
+        try:
+            self.engine = Engine.attach(self.name)
+        except BaseException:
+            self._remove()
+            raise
         self.service = Service(self.engine, Limits(**(limits or {})), token)
         listener = listen("127.0.0.1", 0, self.service.limits.write_timeout)
         self.port: int = listener.getsockname()[1]
@@ -87,12 +91,15 @@ class RunningServer:
 
     def close(self) -> None:
         """Stop serving and remove the instance."""
-        from tandem.shared.segments import FOLDER, PREFIX
-
         self.server.should_exit = True
         self._thread.join(timeout=30)
         assert not self._thread.is_alive(), "the server did not stop"
         self.engine.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        from tandem.shared.segments import FOLDER, PREFIX
+
         for path in Path(FOLDER).glob(f"{PREFIX}{self.name}*"):
             path.unlink(missing_ok=True)
 
