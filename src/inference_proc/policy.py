@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.application import MASKED
+
+_FEW = 8
+"""Up to so many choices plain arithmetic is faster than arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,17 @@ class Policy:
 
     With logits z, temperature T and floor f a choice has the probability (1 - f) * softmax(z / T) + f / (allowed
     choices); masked choices have 0.
+
+    If the model has a method `infer` (see `shared.application.Application`) single observations go to it.
     """
 
     def __init__(
         self, model: torch.nn.Module, temperature: float = 1.0, floor: float = 0.0, seed: int | None = None
     ) -> None:
         self.model = model.eval()
+        self._infer: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None = getattr(
+            model, "infer", None
+        )
         self.temperature = temperature
         self.floor = floor
         self.rng = np.random.default_rng(seed)
@@ -40,17 +50,25 @@ class Policy:
         return self.act_many(features[np.newaxis])[0]
 
     def act_many(self, features: NDArray[np.float32]) -> list[Draw]:
-        """Draw an action for each observation of float32[B, F], in one forward pass."""
+        """Draw an action for each observation of float32[B, F], in one forward pass.
+
+        Raises FloatingPointError if the model's logits are not numbers.
+        """
+        if self._infer is not None and len(features) == 1:
+            return [self._draw(self._infer(features[0]))]
         with torch.inference_mode():
             heads = [logits.numpy() for logits in self.model(torch.from_numpy(features))]
         return [self._draw([logits[row] for logits in heads]) for row in range(len(features))]
 
-    def _draw(self, heads: list[NDArray[np.float32]]) -> Draw:
+    def _draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw:
         action, probabilities, joint = [], [], 1.0
         for logits in heads:
-            distribution = self.distribution(logits)
-            choice = self._choose(distribution)
-            probability = float(distribution[choice])
+            if self.floor:
+                choice, probability = self._choose(self.distribution(logits))
+            elif len(logits) <= _FEW:
+                choice, probability = self._choose_of_few(logits.tolist())
+            else:
+                choice, probability = self._choose(self._weights(logits))
             action.append(choice)
             probabilities.append(probability)
             joint *= probability
@@ -58,18 +76,47 @@ class Policy:
 
     def distribution(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities float64[n] of one head's choices from its logits float32[n]."""
+        weights = self._weights(logits)
+        weights /= weights.sum()
+        if self.floor:
+            allowed = ~(logits <= MASKED / 2)
+            weights = (1.0 - self.floor) * weights + allowed * (self.floor / np.count_nonzero(allowed))
+        return weights
+
+    def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The softmax of the logits but for its denominator."""
         weights = logits.astype(np.float64)
         weights -= weights.max()
         if self.temperature != 1.0:
             weights /= self.temperature
-        np.exp(weights, out=weights)
-        weights /= weights.sum()
-        if self.floor:
-            allowed = logits > MASKED / 2
-            weights = (1.0 - self.floor) * weights + allowed * (self.floor / np.count_nonzero(allowed))
-        return weights
+        return np.exp(weights, out=weights)
 
-    def _choose(self, distribution: NDArray[np.float64]) -> int:
-        cumulative = distribution.cumsum()
+    def _choose(self, weights: NDArray[np.float64]) -> tuple[int, float]:
+        """A choice drawn in proportion to its weight, and its probability."""
+        cumulative = weights.cumsum()
+        total = float(cumulative[-1])
         # Scaled by the sum, so that rounding never picks a choice of probability 0 at the end.
-        return int(cumulative.searchsorted(self.rng.random() * cumulative[-1], side="right"))
+        choice = int(cumulative.searchsorted(self.rng.random() * total, side="right"))
+        if choice == len(weights):
+            choice = _last_possible(weights.tolist(), total)
+        return choice, float(weights[choice]) / total
+
+    def _choose_of_few(self, logits: list[float]) -> tuple[int, float]:
+        """`_choose` of the softmax, without arrays."""
+        most = max(logits)
+        weights = [math.exp((logit - most) / self.temperature) for logit in logits]
+        total = sum(weights)
+        left = self.rng.random() * total
+        for choice, weight in enumerate(weights):
+            if left < weight:
+                return choice, weight / total
+            left -= weight
+        choice = _last_possible(weights, total)
+        return choice, weights[choice] / total
+
+
+def _last_possible(weights: list[float], total: float) -> int:
+    """The last choice with a weight: where rounding may lead past the end."""
+    if not total > 0.0:
+        raise FloatingPointError("the policy's logits are not numbers")
+    return max(choice for choice, weight in enumerate(weights) if weight > 0.0)

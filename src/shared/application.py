@@ -101,10 +101,15 @@ class Application:
 
     `build_model()` returns a `torch.nn.Module` whose `forward(observations: float32[B, F])` returns one tensor of
     logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the logit
-    `MASKED`. `encode(observation)` returns float32[F], finite. `handler(engine)` returns the application's message
-    handler for the bundled server, if it speaks a protocol of its own. `gate_components` and `context_dtype` are those
-    of the gate and the reward calculator (they fix the record's size before either is built). `failed_reward` is what
-    an action earns that the client could not execute.
+    `MASKED`. If the module also has a method `infer(features: float32[F])` that returns the same logits as one numpy
+    array `float32[head.size]` for each head, single observations are decided with it: for a small model in numpy it
+    takes a fraction of the time. It must read the parameters' memory at each call, since newer weights lie elsewhere,
+    and agree with `forward` (`check_infer`).
+
+    `encode(observation)` returns float32[F], finite. `handler(engine)` returns the application's message handler for
+    the bundled server, if it speaks a protocol of its own. `gate_components` and `context_dtype` are those of the gate
+    and the reward calculator (they fix the record's size before either is built). `failed_reward` is what an action
+    earns that the client could not execute.
     """
 
     name: str
@@ -118,6 +123,29 @@ class Application:
     gate_components: tuple[str, ...] = ()
     context_dtype: np.dtype[Any] | None = None
     failed_reward: float = -0.5
+
+
+def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
+    """How far `model.infer` is from `model.forward` on observations float32[B, F]: the largest difference of logits.
+
+    Raises ApplicationError if `infer` is missing or gives other shapes or dtypes. For tests: it should stay below 1e-5.
+    """
+    import torch
+
+    infer = getattr(model, "infer", None)
+    if infer is None:
+        raise ApplicationError(f"{type(model).__name__} has no method infer(features)")
+    was_training = model.training
+    with torch.inference_mode():
+        expected = [logits.numpy() for logits in model.eval()(torch.from_numpy(features))]
+    model.train(was_training)
+    worst = 0.0
+    for row, observation in enumerate(features):
+        found = infer(observation)
+        if [(item.shape, item.dtype) for item in found] != [(head.shape[1:], head.dtype) for head in expected]:
+            raise ApplicationError(f"{type(model).__name__}.infer gives other shapes or dtypes than forward")
+        worst = max(worst, *(float(np.abs(item - head[row]).max()) for item, head in zip(found, expected, strict=True)))
+    return worst
 
 
 def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:

@@ -56,3 +56,65 @@ def test_a_seed_repeats_the_draws() -> None:
     features = np.zeros((50, 1), np.float32)
     draws = [[draw.action for draw in Policy(Fixed([0.0] * 9), seed=7).act_many(features)] for _ in range(2)]
     assert draws[0] == draws[1]
+
+
+class Quick(Fixed):
+    """Has a path of its own for single observations."""
+
+    calls = 0
+
+    def infer(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        self.calls += 1
+        return tuple(head.numpy() for head in self.heads)
+
+
+def test_a_single_observation_takes_the_models_own_path() -> None:
+    """`infer` decides single observations, `forward` several, and both draw the same with the same seed."""
+    heads = [0.0] * 20, [0.0, 1.0]
+    quick = Quick(*heads)
+    policy, plain = Policy(quick, seed=5), Policy(Fixed(*heads), seed=5)
+    features = np.zeros((1, 3), np.float32)
+    assert [policy.act_many(features) for _ in range(50)] == [plain.act_many(features) for _ in range(50)]
+    assert quick.calls == 50
+    policy.act_many(np.zeros((2, 3), np.float32))
+    assert quick.calls == 50
+    assert policy.act(features[0]) is not None
+    assert quick.calls == 51
+
+
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_few_and_many_choices_are_drawn_alike(size: int, temperature: float) -> None:
+    """Whatever the number of choices, the probability said is the distribution's."""
+    logits = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    logits[1] = MASKED
+    policy = Policy(Fixed(logits.tolist()), temperature=temperature, seed=3)
+    distribution = policy.distribution(logits)
+    for draw in policy.act_many(np.zeros((300, 1), np.float32)):
+        assert draw.probability == pytest.approx(distribution[draw.action[0]], rel=1e-12)
+        assert draw.action != (1,)
+
+
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_logits_that_are_not_numbers_decide_nothing(size: int, floor: float) -> None:
+    """A broken model raises; it never draws an action of unknown probability."""
+    policy = Policy(Fixed([float("nan")] * size), floor=floor, seed=3)
+    with pytest.raises(FloatingPointError, match="not numbers"):
+        policy.act(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_rounding_never_leads_past_the_end(size: int) -> None:
+    """A random number next to 1 draws the last choice that is possible."""
+    logits = [0.0] * (size - 1) + [MASKED]
+    policy = Policy(Fixed(logits), seed=3)
+
+    class Last:
+        def random(self) -> float:
+            return 1.0
+
+    policy.rng = Last()  # type: ignore[assignment]
+    draw = policy.act(np.zeros(1, np.float32))
+    assert draw.action == (size - 2,)
+    assert draw.probability == pytest.approx(1 / (size - 1))
