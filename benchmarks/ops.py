@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tandem.shared import layout
 from tandem.shared.control import Control
 from tandem.supervisor import family, operate, orphans, view
 
@@ -63,13 +64,14 @@ def commands(instance: str, rounds: int) -> dict[str, float]:
 def deaths(control: Control) -> dict[str, float]:
     """How fast a kill of the trainer is noticed, and how soon a version above the last one is there."""
     noticed, back = [], []
+    running = layout.STATES.index("running")
     for _ in range(KILLS):
         wait(lambda: view.process(control, "trainer")["state"] == "running")
         pid, ticks = control.get("process.trainer.pid"), control.get("process.trainer.start_ticks")
         version = control.get("version")
         began = time.perf_counter()
         family.send((pid, ticks), signal.SIGKILL)
-        noticed.append(wait(lambda pid=pid: control.get("process.trainer.pid") != pid) * 1e3)
+        noticed.append(wait(lambda: control.get("process.trainer.state") != running) * 1e3)
         wait(lambda version=version: control.get("version") > version + 1)
         back.append(time.perf_counter() - began)
     torch = [wall_ms([sys.executable, "-c", "import torch"]) / 1e3 for _ in range(3)]
@@ -99,11 +101,10 @@ def rollback(control: Control, url: str) -> dict[str, float]:
     wait(lambda: control.get("lane.0.decided") > decided + 100)
     times = []
     for _ in range(3):
-        operate.ask(control, "checkpoint", timeout=30.0)
-        version = control.get("version")
-        wait(lambda version=version: control.get("version") > version)
+        saved = operate.ask(control, "checkpoint", timeout=30.0)
+        wait(lambda saved=saved: control.get("version") > saved)
         began = time.perf_counter()
-        operate.ask(control, "rollback", timeout=30.0)
+        operate.ask(control, "rollback", saved, timeout=30.0)
         times.append((time.perf_counter() - began) * 1e3)
     output, _ = game.communicate(timeout=60)
     result = json.loads(output.splitlines()[-1])

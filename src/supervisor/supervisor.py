@@ -275,6 +275,7 @@ class Supervisor:
         """One turn of the loop: wait for a death, a signal or the end of the turn, then act."""
         self._wait([child.pidfd for child in self.children if child.pidfd >= 0])
         now = time.monotonic()
+        self._tell_deaths()
         if now - self._last_turn > _GAP:
             log.warning("nothing was watched for %.1f s", now - self._last_turn)
             for child in self.children:
@@ -292,6 +293,12 @@ class Supervisor:
         self._own_log.rotate()
         self._show()
         self._notifier.beat(", ".join(f"{child.name} {child.state}" for child in self.children))
+
+    def _tell_deaths(self) -> None:
+        """Show a death before anything is done about it: ending the rest of a group takes a while."""
+        for child in self.children:
+            if self.control is not None and child.state in ("starting", "running") and not child.alive:
+                self.control.set(f"process.{child.name}.state", layout.STATES.index("backoff"))
 
     def run(self) -> None:
         """Turn until a signal asks for the end."""
