@@ -16,5 +16,5 @@ VOLUME /opt/tandem/data
 EXPOSE 8010
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["tandem", "check"]
-# The supervisor is process 1: it reaps its children and passes the stop on.
+# Run it with --init, so that orphans of a server of your own are reaped.
 CMD ["tandem", "up"]

@@ -71,7 +71,7 @@ def own_memory(identities: list[Identity]) -> int:
 
 def open_process(pid: int, ticks: int) -> int | None:
     """A pidfd of exactly this process, to be closed by the caller; None if it is gone."""
-    if pid <= 1 or ticks <= 0:
+    if pid <= 0 or ticks <= 0:
         return None
     try:
         descriptor = os.pidfd_open(pid)
