@@ -91,11 +91,11 @@ def create(settings, folder):
 
 
 @pytest.fixture
-def rewarding_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_application: str) -> Iterator[str]:
+def rewarding_application(tmp_path: Path, toy_application: str) -> str:
     """Module name of an application with a gate and a reward calculator, importable in child processes too."""
     name = f"rewarding_{uuid.uuid4().hex[:8]}"
     (tmp_path / "modules" / f"{name}.py").write_text(REWARDING_SOURCE, encoding="utf-8")
-    yield name
+    return name
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own, see `server_kit.RunningServer`."""
+    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own (`server_kit.RunningServer`)."""
     from server_kit import RunningServer
 
     running: list[Any] = []
