@@ -60,6 +60,7 @@ class Engine:
         self.config = instance.config
         self.application = instance.application
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
+        self._shape = (len(self.application.features),)
         self._flat = instance.build_model()
         self._slots = instance.open_slots(self._flat.layout)
         size = self._flat.layout.data_bytes
@@ -159,14 +160,16 @@ class Engine:
             encoded, chosen = [], []
             for key, observation, _ in requests:
                 try:
-                    encoded.append(self.application.encode(observation))
+                    encoded.append(self._encode(observation))
                 except Exception as error:
                     results.append(error)
                     continue
                 remembered = self._recall(key)
                 chosen.append((remembered, self._complete(remembered, observation)))
                 results.append(_UNDECIDED)
-            draws = iter(self._act(np.stack(encoded)) if encoded else ())
+            # One alone needs no copy.
+            features = encoded[0][np.newaxis] if len(encoded) == 1 else np.stack(encoded) if encoded else None
+            draws = iter(() if features is None else self._act(features))
             pairs = iter(chosen)
             for position, (key, observation, territory_id) in enumerate(requests):
                 if results[position] is _UNDECIDED:
@@ -180,6 +183,12 @@ class Engine:
                     self.lane.count_decision(SEND if result.send else WAIT, result.version, share)
         self._decision_log.write(results)
         return results
+
+    def _encode(self, observation: Any) -> NDArray[np.float32]:
+        features = self.application.encode(observation)
+        if features.shape != self._shape or features.dtype != np.float32:
+            raise ValueError(f"observation: encoded to {features.dtype} {features.shape}, not float32 {self._shape}")
+        return features
 
     def _act(self, features: NDArray[np.float32]) -> list[Draw]:
         """Draw actions with the newest weights, all with the same version's."""

@@ -1,4 +1,4 @@
-"""The engine decides, records, completes and degrades; it never raises into the host for a failure around the policy."""
+"""The engine decides, records, completes and degrades; a failure around the policy is never raised into the host."""
 
 from __future__ import annotations
 
@@ -297,3 +297,17 @@ def test_the_gate_leaks_only_when_told_to(engine_of: EngineOf, rewarding_applica
     leaked = engine.decide("a", observe(0.1, -1))
     assert (leaked.send, leaked.reason) == (True, "gate_leak")
     assert not engine.decide("b", observe(0.1, 0.25)).send
+
+
+def test_features_of_the_wrong_shape_are_refused(engine_of: EngineOf) -> None:
+    """In a batch the others are decided, and nothing is recorded of what was refused."""
+    engine = engine_of()
+    with pytest.raises(ValueError, match=r"not float32 \(4,\)"):
+        engine.decide("a", observe(1, 2, 3))
+    good, bad, other = engine.decide_many(
+        [("a", observe(1, 2, 3, 4), ""), ("b", observe(1), ""), ("c", [1, 2, 3, 4], "")]
+    )
+    assert isinstance(bad, ValueError)
+    assert not isinstance(good, Exception)
+    assert not isinstance(other, Exception)
+    assert engine.get_stats()["decided"] == 2
