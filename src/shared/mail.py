@@ -57,7 +57,7 @@ class Post:
     def waiting(self) -> bool:
         """True if another outbox has letters that were not looked at."""
         words = self._control.words
-        return any(words[at] != read for at, read in zip(self._heads, self._read, strict=True))
+        return [words[at] for at in self._heads] != self._read
 
     def send(self, ticket: int, reward: float) -> None:
         """Post a reward for the decision `ticket` of another lane. Called while holding the lane."""
