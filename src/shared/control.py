@@ -162,15 +162,21 @@ class Control:
         A row that is being written while it is read is left out.
         """
         head = self.get("history.head")
-        rows = []
+        names = [column for column, _ in layout.HISTORY_COLUMNS]
+        rows: list[dict[str, float]] = []
         first = max(1, head - min(limit, layout.HISTORY_ROWS) + 1)
-        for number in range(first, head + 1):
+        # Versions rise, so the newest are looked at first and the search ends at the first that is known.
+        for number in range(head, first - 1, -1):
             word = (layout.HISTORY_AT + (number - 1) % layout.HISTORY_ROWS * layout.HISTORY_ROW_BYTES) >> 3
             if self.words[word] != number:
                 continue
-            row = {column: self.floats[word + 1 + i] for i, (column, _) in enumerate(layout.HISTORY_COLUMNS)}
-            if self.words[word] == number and row["version"] > since:
-                rows.append(row)
+            values: Any = self.floats[word + 1 : word + 1 + len(names)].tolist()
+            if self.words[word] != number:
+                continue
+            if values[0] <= since:
+                break
+            rows.append(dict(zip(names, values, strict=True)))
+        rows.reverse()
         return rows
 
     def append_history(self, row: dict[str, float]) -> None:

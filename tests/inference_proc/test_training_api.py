@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from server_kit import ask, browser_observation
 
@@ -71,3 +72,21 @@ def test_a_bad_query_is_refused_by_name(server: Any, query: str) -> None:
     response = server.get(f"/api/training/history?{query}")
     assert response.status_code == 400
     assert query.partition("=")[0] in response.json()["error"]
+
+
+def test_a_long_answer_is_compressed_and_the_stream_is_not(server: Any) -> None:
+    """A client that accepts gzip gets the history compressed; each event of the stream arrives when it happens."""
+    control = server.engine.control
+    for version in range(100, 200):
+        control.append_history({"version": float(version), "loss": 1.0 / version})
+    plain = server.get("/api/training/history?since=99", headers={"accept-encoding": "identity"})
+    packed = server.get("/api/training/history?since=99", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(plain.content) / 3
+    assert packed.json()["rows"] == plain.json()["rows"]
+    with httpx.stream(
+        "GET", f"{server.url}/api/training/stream", headers={"accept-encoding": "gzip"}, trust_env=False
+    ) as stream:
+        assert "content-encoding" not in stream.headers
+        assert next(stream.iter_lines()).startswith("data: {")
