@@ -38,6 +38,8 @@ class Example:
             words[words.index("--port") + 1] = str(self.port)
             plain["inference"]["command"] = " ".join(words)
         plain["trainer"]["nice"] = 0
+        # A busy machine is no reason to kill anything.
+        plain["supervisor"] = {"start_timeout": 120.0, "stop_grace": 30.0, "hang_timeout": 30.0}
         self.config.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
     def ctl(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
