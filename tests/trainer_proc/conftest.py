@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tandem.shared.experience import Experience
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
+
+# With more threads than idle cores every small tensor operation waits for the slowest.
+torch.set_num_threads(1)
 
 
 def toy_experience(rng: np.random.Generator, chunk: int, reward: float, **changes: Any) -> Experience:

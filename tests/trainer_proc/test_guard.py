@@ -1,0 +1,95 @@
+"""The publish guard: what it refuses, and what it lets through."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tandem.shared.application import ActionHead
+from tandem.shared.config import ContinuousTrainingConfig
+from tandem.shared.weights import FlatModel
+from tandem.trainer_proc.guard import PublishGuard
+
+HEADS = (ActionHead("spawn_chunk", 5),)
+OBSERVATIONS = torch.rand(16, 4, generator=torch.Generator().manual_seed(1))
+
+
+class Policy(torch.nn.Module):
+    """One layer, and a buffer of whole numbers that no guard may stumble over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 5)
+        self.register_buffer("steps", torch.zeros(3, dtype=torch.int64))
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+        """Logits of one head."""
+        return (self.layer(observations),)
+
+
+@pytest.fixture
+def flat():
+    """A model in a flat buffer."""
+    torch.manual_seed(3)
+    return FlatModel(Policy())
+
+
+@pytest.fixture
+def guard(flat):
+    """A guard of that model with the default limits."""
+    return PublishGuard(flat, HEADS, ContinuousTrainingConfig())
+
+
+def test_a_small_step_passes(guard, flat):
+    """A finite candidate near the weights in force is published."""
+    before = flat.flat.clone()
+    with torch.no_grad():
+        flat.model.layer.weight.add_(0.01)
+    assert guard.find_fault(before, OBSERVATIONS) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["layer.weight", "layer.bias"])
+def test_a_value_that_is_not_finite_is_refused_by_name(guard, flat, name, value):
+    """NaN and infinity in any tensor are refused, and the tensor is named."""
+    before = flat.flat.clone()
+    flat.state()[name].view(-1)[-1] = value
+    assert guard.find_fault(before, OBSERVATIONS) == f"{name} has a value that is not finite"
+
+
+def test_a_jump_is_refused_and_the_farthest_tensor_named(guard, flat):
+    """A candidate that moves by more than guard_max_jump of the norm is refused; without the limit it passes."""
+    before = flat.flat.clone()
+    with torch.no_grad():
+        flat.model.layer.bias.add_(5.0)
+    fault = guard.find_fault(before, OBSERVATIONS)
+    assert fault is not None
+    assert "guard_max_jump: 0.5" in fault
+    assert "layer.bias moves farthest, by 5" in fault
+    guard.config = dataclasses.replace(guard.config, guard_max_jump=0.0)
+    assert guard.find_fault(before, OBSERVATIONS) is None
+
+
+def test_a_policy_that_collapses_in_one_step_is_refused(guard, flat):
+    """A fall of the entropy below the limit from above twice of it is refused; being that sure already is not."""
+    guard.config = dataclasses.replace(guard.config, guard_max_jump=0.0)
+    before = flat.flat.clone()
+    assert guard.find_fault(before, OBSERVATIONS) is None
+    guard.accept()
+    with torch.no_grad():
+        flat.model.layer.bias[0] += 20.0
+    fault = guard.find_fault(before, OBSERVATIONS)
+    assert fault is not None
+    assert "entropy would fall" in fault
+    guard.restart()
+    assert guard.find_fault(before, OBSERVATIONS) is None
+    guard.accept()
+    assert guard.find_fault(before, OBSERVATIONS) is None
+
+
+def test_the_check_leaves_the_model_in_its_mode(guard, flat):
+    """The entropy is measured as decisions are made, in evaluation mode, and the training mode is put back."""
+    flat.model.train()
+    guard.find_fault(flat.flat.clone(), OBSERVATIONS)
+    assert flat.model.training
