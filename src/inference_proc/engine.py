@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
-from ..shared.errors import PolicyUnavailable
+from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.instance import Instance
 from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
@@ -81,6 +81,9 @@ class Engine:
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
+        self._config_revision = 0
+        if self.control.get("trainer.config_revision"):
+            self._reload()
         guard_against_forks(self)
 
     @classmethod
@@ -298,9 +301,25 @@ class Engine:
     def beat(self) -> None:
         """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
         self.lane.beat()
+        if self.control.get("trainer.config_revision") != self._config_revision:
+            self._reload()
         with self._lock:
             self._recorder.collect()
             self._recorder.expire(time.time())
+
+    def _reload(self) -> None:
+        """Take over the settings that may change while the instance runs."""
+        self._config_revision = self.control.get("trainer.config_revision")
+        try:
+            config = self.instance.config_in_force()
+        except (OSError, ValueError, TandemError) as error:
+            self._warn.warning(log, "the reloaded settings are left out: %s", error)
+            return
+        settings = config.inference
+        with self._lock:
+            self.policy.temperature = settings.temperature
+            self.policy.floor = settings.exploration_floor
+            self._recorder.reconfigure(settings.pending_timeout, config.trainer.train_on_wait)
 
     def mark_ready(self) -> None:
         """Say that the server answers requests."""
