@@ -44,7 +44,9 @@ class Recorder:
 
     def __init__(self, instance: Instance, lane: Lane, completed: Callable[[np.void], None] | None = None) -> None:
         self.lane = lane
-        self._config = instance.config
+        self._max_keys = instance.config.inference.max_keys
+        self._pending_timeout = instance.config.inference.pending_timeout
+        self._train_on_wait = instance.config.trainer.train_on_wait
         self._context_dtype = instance.application.context_dtype
         self._no_components = (0.0,) * instance.records.components
         self._completed = completed
@@ -57,6 +59,11 @@ class Recorder:
         dtype = self._context_dtype
         context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
         return Remembered(encoded, deque(maxlen=10), context, tuple(int(choice) for choice in entry["action"]), True)
+
+    def reconfigure(self, pending_timeout: float, train_on_wait: bool) -> None:
+        """Change what may change while the instance runs."""
+        self._pending_timeout = pending_timeout
+        self._train_on_wait = train_on_wait
 
     def known(self, key: str) -> Remembered | None:
         """What is remembered of the key in this process, or None."""
@@ -78,7 +85,7 @@ class Recorder:
             empty = Remembered(encoded, deque(maxlen=10))
             remembered = empty if entry is None else self._from_entry(encoded, entry)
         evicted = None
-        if len(self._keys) >= self._config.inference.max_keys:
+        if len(self._keys) >= self._max_keys:
             evicted = next(iter(self._keys))
             self.forget(evicted)
         self._keys[key] = remembered
@@ -175,7 +182,7 @@ class Recorder:
             )
             if verdict.send:
                 lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
-            elif self._config.trainer.train_on_wait:
+            elif self._train_on_wait:
                 number = lane.append(payload)
                 if self._completed is not None and verdict.expected_reward != -math.inf:
                     blocked = lane.record(number)
@@ -194,7 +201,7 @@ class Recorder:
             return
         self._next_expiry = now + _EXPIRY_INTERVAL
         with self.lane.hold() as held:
-            expired = set(self.lane.expire(now - self._config.inference.pending_timeout)) if held else set()
+            expired = set(self.lane.expire(now - self._pending_timeout)) if held else set()
         if not expired:
             return
         for encoded in expired:

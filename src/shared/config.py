@@ -194,7 +194,7 @@ class SupervisorConfig:
 class LoggingConfig:
     """The section `logging`."""
 
-    level: str = setting("info", "least severe level written", choices=("debug", "info", "warning", "error"), live=True)
+    level: str = setting("info", "least severe level written", choices=("debug", "info", "warning", "error"))
     format: str = setting("text", "one line per event, as text or JSON", choices=("text", "json"))
     decisions_every: int = setting(
         0, "one in so many decisions is logged; 0: none. At level debug each one is", at_least=0

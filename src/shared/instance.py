@@ -9,6 +9,7 @@ up` sweeps what is left.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
 
 log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+"""In the instance's data folder: the whole configuration as plain data, written anew before a reload."""
 
 
 def record_layout(application: Application) -> RecordLayout:
@@ -132,6 +136,12 @@ def load_newest(data_dir: Path, flat: FlatModel) -> int:
     return 0
 
 
+def read_reloaded(data_dir: Path, folder: str) -> Config:
+    """The configuration that the last reload wrote. Raises OSError, ValueError or ConfigError."""
+    path = data_dir / CONFIG_FILE
+    return parse(json.loads(path.read_text(encoding="utf-8")), str(path), folder)
+
+
 class Instance:
     """An attached instance: its control segment, configuration, application and layouts.
 
@@ -159,6 +169,15 @@ class Instance:
             if theirs != ours:
                 path = segment_path(self.name, "control")
                 raise LayoutMismatch(path, f"was created for other {what}: {theirs}, this program has {ours}")
+
+    def config_in_force(self) -> Config:
+        """The configuration with what was reloaded since the instance was created.
+
+        Raises OSError, ValueError or ConfigError if the reloaded file is damaged.
+        """
+        if not self.control.get("trainer.config_revision"):
+            return self.config
+        return read_reloaded(self.data_dir, self.config.folder)
 
     def build_model(self) -> FlatModel:
         """A model of the application in a flat buffer, with initial weights of no importance."""

@@ -111,6 +111,7 @@ _TRAINER: list[Field] = [
     ("metrics.live_best", "f64", "the live score of the best version kept, to which the guard compares"),
     ("metrics.live_best_version", "u64", "that version (0: none yet)"),
     ("metrics.guard_rollbacks", "u64", "rollbacks that the live guard made by itself"),
+    ("trainer.config_revision", "u64", "reloads so far; above 0 config.json in the data folder is in force"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),

@@ -6,22 +6,19 @@ src/shared/commands.py is the asking end. A command that raises is answered `fai
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from typing import TYPE_CHECKING
 
 from ..shared import layout
 from ..shared.commands import BEST, PREVIOUS
-from ..shared.config import Config, parse
+from ..shared.config import Config
 from ..shared.errors import CheckpointError, ConfigError
+from ..shared.instance import read_reloaded
 
 if TYPE_CHECKING:
     from .trainer import ContinuousTrainer
 
 log = logging.getLogger(__name__)
-
-CONFIG_FILE = "config.json"
-"""In the instance's data folder: the whole configuration as plain data, written anew before a `reload`."""
 
 
 class Commands:
@@ -78,13 +75,13 @@ class Commands:
 
     def _reload(self) -> tuple[str, int]:
         instance = self._trainer.instance
-        path = instance.data_dir / CONFIG_FILE
         try:
-            config = parse(json.loads(path.read_text(encoding="utf-8")), str(path), instance.config.folder)
+            config = read_reloaded(instance.data_dir, instance.config.folder)
         except (OSError, ValueError, ConfigError) as error:
             log.error("version %d: nothing is reloaded: %s", self._trainer.model_version, error)
             return "invalid", 0
         self._trainer.configure(config.trainer)
+        self._control.add("trainer.config_revision")
         _warn_of_others(instance.config, config)
         return "done", 0
 

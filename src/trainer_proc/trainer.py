@@ -81,6 +81,14 @@ class ContinuousTrainer:
         self._thread: threading.Thread | None = None
         self._failures = 0
         self._next_checkpoint = time.monotonic() + self.config.checkpoint_interval
+        if self.control.get("trainer.config_revision"):
+            self._take_reloaded()
+
+    def _take_reloaded(self) -> None:
+        try:
+            self.configure(self.instance.config_in_force().trainer)
+        except (OSError, ValueError, TandemError) as error:
+            log.error("version %d: the reloaded settings are left out: %s", self.model_version, error)
 
     @property
     def model_version(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Callable
@@ -311,3 +312,19 @@ def test_features_of_the_wrong_shape_are_refused(engine_of: EngineOf) -> None:
     assert not isinstance(good, Exception)
     assert not isinstance(other, Exception)
     assert engine.get_stats()["decided"] == 2
+
+
+def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
+    """After a reload the next beat takes over what may change; what may not stays."""
+    engine = engine_of()
+    plain = engine.config.to_dict()
+    plain["inference"].update(temperature=3.0, exploration_floor=0.25, max_keys=7)
+    engine.instance.data_dir.mkdir(parents=True)
+    (engine.instance.data_dir / "config.json").write_text(json.dumps(plain))
+    engine.beat()
+    assert engine.policy.temperature == 1.0
+    engine.control.add("trainer.config_revision")
+    engine.beat()
+    assert (engine.policy.temperature, engine.policy.floor) == (3.0, 0.25)
+    engine.decide("a", observe(1, 2, 3, 4))
+    assert engine.get_stats()["lane"]["decided"] == 1

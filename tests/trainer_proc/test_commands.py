@@ -8,6 +8,7 @@ import pytest
 import torch
 from tandem.shared.commands import BEST, PREVIOUS, send, set_paused
 from tandem.shared.replay import ExperienceReplayBuffer
+from tandem.trainer_proc.trainer import ContinuousTrainer
 
 
 @pytest.fixture
@@ -141,6 +142,8 @@ def test_reload_takes_over_what_may_change_and_nothing_else(running, caplog):
     assert torch.equal(running.learner.state()["adam.0.step"], steps)
     assert running.train_step()
     assert running.control.history()[-1]["batch"] == 16
+    again = ContinuousTrainer(running.instance.build_model(), running.buffer)
+    assert again.config.learning_rate == 0.02, "a trainer that starts later forgets the reload"
 
 
 @pytest.mark.parametrize("text", ["{", '{"trainer": {"batch_size": 0}}', '{"trainer": {"batch_sise": 1}}'])

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     schema = control.schema
     path = Path(schema["data_dir"]) / CONFIG_FILE
     running = parse(schema["config"], f"instance {options.instance!r}", schema["folder"])
-    if path.exists():
+    if control.get("trainer.config_revision"):
         running = parse(json.loads(path.read_text(encoding="utf-8")), str(path), schema["folder"])
     # What the command line decided at the start is no change.
     asked = dataclasses.replace(asked, data_dir=running.data_dir)
