@@ -262,7 +262,7 @@ def child(role: str, name: str, size: int) -> None:
             version = publisher.version + 1
             words[:] = version
             publisher.publish(flat, version)
-            due = max(due + 0.001, time.monotonic() - 0.01)
+            due = max(due + 0.001, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
     print(json.dumps(figures), flush=True)
 

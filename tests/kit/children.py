@@ -65,7 +65,7 @@ def publish(name: str, publisher: str = "Publisher", interval: float = 0.0) -> i
         version += 1
         end.publish(fill(room, version), version)
         if interval:
-            next_at = max(next_at + interval, time.monotonic() - 10 * interval)
+            next_at = max(next_at + interval, time.monotonic())
             time.sleep(max(0.0, next_at - time.monotonic()))
     return version
 

@@ -17,7 +17,7 @@ import tandem
 
 FULL = os.environ.get("TANDEM_PROOF") == "full"
 KIT = Path(__file__).parent
-TRACED = (str(Path(tandem.__file__).parent / "shared"), str(KIT))
+TRACED = (str(Path(tandem.__file__).parent), str(KIT))
 NOT_TRACED = str(KIT / "proof.py")
 
 
@@ -35,7 +35,7 @@ def figure(promise: int, text: str) -> None:
 
 
 def at_line(call: Callable[[], Any], number: int, action: Callable[[], Any]) -> bool:
-    """Run `call`, and `action` just before the `number`-th line (from 1) that it executes in the shared package.
+    """Run `call`, and `action` just before its `number`-th line (from 1) in the package or in the kit.
 
     False if there were fewer lines. What `action` raises appears to be raised by that line.
     """
@@ -63,7 +63,7 @@ def at_line(call: Callable[[], Any], number: int, action: Callable[[], Any]) -> 
 
 
 def lines_of(call: Callable[[], Any]) -> int:
-    """How many lines `call` executes in the shared package."""
+    """How many lines `call` executes in the package (and in the kit)."""
     lines = 0
 
     def local(frame: Any, event: str, _: Any) -> Any:
