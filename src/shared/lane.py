@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +34,9 @@ from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, ch
 from .segments import open_segment
 
 log = logging.getLogger(__name__)
+
+_LATENCY_BOUNDS = [math.isqrt(16_000**2 << bucket) for bucket in range(layout.LATENCY_BUCKETS - 1)]
+"""Upper bounds of all duration buckets but the last, whole nanoseconds: 16 us * 2**(i/2) rounded down."""
 
 
 class Lane:
@@ -58,6 +63,11 @@ class Lane:
         self._completed_word = self._at["completed"]
         self._tickets_word = self._at["tickets"]
         self._decided_word = self._at["decided"]
+        self._send_word = self._at["send"]
+        self._wait_word = self._at["wait"]
+        self._version_word = self._at["version"]
+        self._latency_sum_word = self._at["latency_sum_ns"]
+        self._latency_word = self._at["latency_0"]
         self._ticket_base = index << TICKET_BITS
         self.pending = PendingTable(
             SharedArray(control.instance, f"pending{index}", records.pending, control.get("pending_capacity")), records
@@ -267,10 +277,11 @@ class Lane:
 
     def count_decision(self, decision: int, version: int, nanoseconds: int) -> None:
         """Count one decision, its outcome at the gate and its duration."""
-        self._words[self._at["send" if decision == SEND else "wait"]] += 1
-        self._words[self._at["version"]] = version
-        self._words[self._at["latency_sum_ns"]] += nanoseconds
-        self._words[self._at["latency_0"] + latency_bucket(nanoseconds)] += 1
+        words = self._words
+        words[self._send_word if decision == SEND else self._wait_word] += 1
+        words[self._version_word] = version
+        words[self._latency_sum_word] += nanoseconds
+        words[self._latency_word + bisect_left(_LATENCY_BOUNDS, nanoseconds)] += 1
 
     def release(self) -> None:
         """Give the lane back. Idempotent."""
@@ -324,5 +335,4 @@ class Lane:
 
 def latency_bucket(nanoseconds: int) -> int:
     """Index of the duration bucket: 16 us * 2**(i/2), see layout.LATENCY_BUCKETS."""
-    quotient = -(-nanoseconds * nanoseconds // 256_000_000)
-    return min(layout.LATENCY_BUCKETS - 1, max(0, (quotient - 1).bit_length())) if quotient > 0 else 0
+    return bisect_left(_LATENCY_BOUNDS, nanoseconds)
