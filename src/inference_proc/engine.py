@@ -300,7 +300,8 @@ class Engine:
 
     def beat(self) -> None:
         """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
-        self.lane.beat()
+        with self._lock:
+            self.lane.beat()
         if self.control.get("trainer.config_revision") != self._config_revision:
             self._reload()
         with self._lock:
@@ -323,7 +324,8 @@ class Engine:
 
     def mark_ready(self) -> None:
         """Say that the server answers requests."""
-        self.control.set(f"lane.{self.lane.index}.ready", os.getpid())
+        with self._lock:
+            self.control.set(f"lane.{self.lane.index}.ready", os.getpid())
 
     def close(self) -> None:
         """Give the lane back. Pending decisions stay for its next owner. Idempotent."""
