@@ -78,6 +78,7 @@ class Engine:
         self._lock = threading.Lock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
+        self._coupled: CoupledTrainer | None = None
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
@@ -377,6 +378,10 @@ class Engine:
         self._guarded("a coupled training step failed", self._coupled.train, row)
 
     def _refresh(self) -> None:
+        if self._coupled is not None and self._coupled.is_trainer:
+            # The weights in use are the ones that were trained: they are the newest already.
+            self._live.trained(self.model_version)
+            return
         taken = self._live.refresh()
         if taken:
             self.lane.count("refreshes")

@@ -28,6 +28,10 @@ class LiveModel:
         """Version of the weights in use."""
         return self._subscriber.version
 
+    def trained(self, version: int) -> None:
+        """The weights in use were trained here and published as `version`: there is nothing to take."""
+        self._subscriber.version = version
+
     def refresh(self) -> bool | None:
         """Take the newest version: True if taken, False if nothing is new, None if it was being written (try later)."""
         if self._in_place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from tandem.inference_proc.engine import Engine
 from tandem.shared.instance import Instance
 from tandem.shared.stats import training_stats
@@ -52,3 +53,22 @@ def test_only_one_server_process_trains(engine_of: EngineOf) -> None:
         assert follower.decide("c", np.ones(4, np.float32)).version == 1
     finally:
         follower.close()
+
+
+def test_every_step_changes_the_weights_in_use(engine_of: EngineOf) -> None:
+    """What is trained, what is published and what decides are the same weights, after every single step."""
+    engine = engine_of(trainer={"enabled": False})
+    observation = np.ones(4, np.float32)
+    before = None
+    for step in range(1, 9):
+        engine.decide("a", observation)
+        engine.reward("a", 1.0)
+        decision = engine.decide("b", observation)
+        engine.forget("b")
+        assert decision.version == step
+        published = engine._slots.data[step % engine._slots.count]
+        in_use = {name: value.clone() for name, value in engine.get_model_for_inference().state_dict().items()}
+        assert torch.equal(engine._flat.flat, published)
+        if before is not None:
+            assert any(not torch.equal(in_use[name], before[name]) for name in in_use), f"step {step} changed nothing"
+        before = in_use
