@@ -108,8 +108,7 @@ class CheckpointStore:
             manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
             _write(temporary / _MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
             _sync_folder(temporary)
-            if final.exists():
-                shutil.rmtree(final)
+            self._discard(final)
             os.rename(temporary, final)
             _sync_folder(self.folder)
         except OSError as error:
@@ -153,10 +152,19 @@ class CheckpointStore:
         """Remove all but the newest `keep` checkpoints and those whose version is in `spare`."""
         for checkpoint in self.all()[: -keep or None]:
             if checkpoint.version not in spare:
-                shutil.rmtree(checkpoint.folder, ignore_errors=True)
+                self._discard(checkpoint.folder)
         for left in self.folder.glob(".*"):
             if left.is_dir() and left.name.rpartition(".")[2] != str(os.getpid()):
                 shutil.rmtree(left, ignore_errors=True)
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a checkpoint. It loses its name first: one that is half removed must not look whole."""
+        doomed = self.folder / f".{folder.name}.old.{os.getpid()}"
+        try:
+            os.rename(folder, doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
