@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from tandem.inference_proc.policy import Draw, Policy
 from tandem.queen import create
 from tandem.queen.gate import SimulationGate
@@ -39,10 +38,10 @@ TERRITORIES = 4
 WINDOW = 15.0
 TRAINING_INTERVAL = 1.0
 SEEDS = 5
-OBSERVATIONS = {"continuous": 3000, "coupled": 20000, "random": 1500, "nearest_worker": 1500, "oracle": 500}
+OBSERVATIONS = {"continuous": 1500, "coupled": 5000, "random": 1000, "nearest_worker": 1000, "oracle": 250}
 SETTLED = bool(os.environ.get("TANDEM_BENCH_SETTLED"))
-TRAILING = 200
-"""Decisions over which a curve's points are averaged."""
+AHEAD = 100
+"""Decisions of each seed over which a curve's points are averaged, from the point on."""
 FUTURES = 3
 """Copies of the world in which the oracle tries each action."""
 KINDS = ("energy", "combat")
@@ -102,7 +101,7 @@ class Learning:
     def __init__(self, seed: int, coupled: bool, config: ContinuousTrainingConfig, settings: dict[str, Any]) -> None:
         self.coupled = coupled
         self.config = config
-        application = create(settings, Path("."))
+        application = create(settings, Path(__file__).parents[1] / "configs")
         self.records = record_layout(application)
         model = seeded_model(application, seed)
         self.model = model
@@ -283,16 +282,17 @@ def interval(values: list[float]) -> list[float]:
     return [mean - half, mean + half]
 
 
-def trailing(values: list[float], width: int = TRAILING) -> np.ndarray[Any, Any]:
-    """The mean of the last `width` values, at every place from `width` on."""
+def ahead(curves: list[Curve]) -> np.ndarray[Any, Any]:
+    """The mean reward over all seeds of decisions n to n + AHEAD, for every n."""
+    values = np.mean([curve.rewards for curve in curves], axis=0)
     sums = np.concatenate(([0.0], np.cumsum(values)))
-    return np.asarray((sums[width:] - sums[:-width]) / width)
+    return np.asarray((sums[AHEAD:] - sums[:-AHEAD]) / AHEAD)
 
 
-def first_above(values: list[float], level: float) -> int | None:
-    """How many decisions until the trailing mean first reaches `level`."""
-    above = np.flatnonzero(trailing(values) >= level)
-    return int(above[0]) + TRAILING if len(above) else None
+def first_at(curves: list[Curve], level: float) -> int | None:
+    """How many observations it takes until the decisions that follow earn `level` on average; None if never."""
+    above = np.flatnonzero(ahead(curves) >= level)
+    return int(above[0]) if len(above) else None
 
 
 def _play(arguments: tuple[Any, ...]) -> Curve:
@@ -304,10 +304,12 @@ def run(
 ) -> list[Curve]:
     """Every arm with every seed, on all processor cores."""
     jobs = [
-        (arm, seed, max(2 * TRAILING, int(OBSERVATIONS[arm] * scale)), config, settings)
+        (arm, seed, max(2 * AHEAD, int(OBSERVATIONS[arm] * scale)), config, settings)
         for arm in arms
         for seed in range(seeds)
     ]
+    # Spawned processes read this when they load torch: a second thread per process would only get in the way.
+    os.environ["OMP_NUM_THREADS"] = "1"
     jobs.sort(key=lambda job: -job[2])
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         return list(pool.imap_unordered(_play, jobs, chunksize=1))
@@ -332,6 +334,7 @@ def summarise(curves: list[Curve]) -> dict[str, Any]:
             "observations": len(mine[0].rewards),
             "training_steps": mine[0].steps,
             "seconds": sum(curve.seconds for curve in mine),
+            "curve": [round(float(value), 4) for value in ahead(mine)[::25]],
         }
     result: dict[str, Any] = {"arms": arms}
     if "random" in arms and "oracle" in arms:
@@ -341,14 +344,60 @@ def summarise(curves: list[Curve]) -> dict[str, Any]:
         for arm in ("continuous", "coupled"):
             if arm not in arms:
                 continue
-            reached = [first_above(curve.rewards, level) for curve in curves if curve.arm == arm]
-            arms[arm]["observations_to_90_percent_by_seed"] = reached
-            most = arms[arm]["observations"]
-            arms[arm]["observations_to_90_percent"] = statistics.median(most + 1 if n is None else n for n in reached)
+            mine = [curve for curve in curves if curve.arm == arm]
+            arms[arm]["observations_to_90_percent"] = first_at(mine, level)
             arms[arm]["share_of_the_way"] = (arms[arm]["mean_reward"] - low) / (high - low)
         if "nearest_worker" in arms:
             arms["nearest_worker"]["share_of_the_way"] = (arms["nearest_worker"]["mean_reward"] - low) / (high - low)
     return result
+
+
+def targets(result: dict[str, Any]) -> dict[str, bool | None]:
+    """Which of the targets are met; None where an arm is missing."""
+    arms = result["arms"]
+    if not {"continuous", "coupled", "random", "nearest_worker", "oracle"} <= set(arms):
+        return {}
+    continuous, coupled = arms["continuous"], arms["coupled"]
+    needed, theirs = continuous["observations_to_90_percent"], coupled["observations_to_90_percent"]
+    theirs = coupled["observations"] if theirs is None else theirs
+    return {
+        "continuous_reaches_90_percent": needed is not None and continuous["share_of_the_way"] >= 0.9,
+        "in_a_tenth_of_what_coupled_needs": needed is not None and needed * 10 <= theirs,
+        "beats_nearest_worker": continuous["mean_reward_interval"][0] > arms["nearest_worker"]["mean_reward"],
+        "no_seed_collapses": min(continuous["mean_reward_by_seed"])
+        > arms["random"]["mean_reward"] + 0.5 * (arms["oracle"]["mean_reward"] - arms["random"]["mean_reward"]),
+    }
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw the mean reward against the observations, if matplotlib can be imported."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no plot", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=110)
+    arms = result["arms"]
+    for arm, colour in (("continuous", "tab:blue"), ("coupled", "tab:orange")):
+        if arm in arms:
+            curve = arms[arm]["curve"]
+            axes.plot([25 * (index + 0.02) for index in range(len(curve))], curve, label=arm, color=colour)
+    for arm, style in (("oracle", "--"), ("nearest_worker", "-."), ("random", ":")):
+        if arm in arms:
+            axes.axhline(arms[arm]["mean_reward"], label=arm.replace("_", " "), color="gray", linestyle=style)
+    if "level_90_percent" in result:
+        axes.axhline(result["level_90_percent"], label="90 % of the way", color="tab:green", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlim(left=20)
+    axes.set_xlabel("observations")
+    axes.set_ylabel(f"mean reward of the next {AHEAD} decisions, 5 seeds")
+    axes.legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -360,6 +409,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arms", default=",".join(OBSERVATIONS))
     parser.add_argument("--model", default="candidates")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the trainer")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves (needs matplotlib)")
     options = parser.parse_args(arguments)
     changes: dict[str, Any] = {}
     for item in options.set:
@@ -372,7 +422,10 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     curves = run(options.arms.split(","), options.seeds, options.scale, config, {"model": options.model})
     result = summarise(curves)
+    result["targets"] = targets(result)
     result["seconds"] = time.perf_counter() - started
+    if options.plot:
+        plot(result, Path(options.plot))
     print(json.dumps(result) if options.json else json.dumps(result, indent=1))
     return 0
 

@@ -1,0 +1,80 @@
+"""Training rewards, batches and history rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from tandem.shared.config import ContinuousTrainingConfig
+from tandem.shared.errors import ApplicationError
+from tandem.shared.layout import HISTORY_COLUMNS
+from tandem.shared.learning import StepResult, event_row, history_row, load_learner, make_batch, training_rewards
+from tandem.shared.records import SEND, WAIT, RecordLayout
+
+
+@pytest.fixture
+def rows():
+    """Two SENDs and two WAITs decided by versions 3 to 6."""
+    rows = np.zeros(4, RecordLayout(features=4, heads=2, components=1).record)
+    rows["decision"] = [SEND, WAIT, SEND, WAIT]
+    rows["expected_reward"] = [0.8, 0.4, 0.9, -1.0]
+    rows["actual_reward"] = [0.5, math.nan, -1.0, math.nan]
+    rows["version"] = [3, 4, 5, 6]
+    rows["action"] = [[1, 0], [2, 1], [3, 0], [4, 1]]
+    rows["probability"] = 0.25
+    return rows
+
+
+def test_a_sent_decision_mixes_expected_and_actual_and_a_blocked_one_is_discounted(rows):
+    """SEND: 0.3 expected + 0.7 actual; WAIT: half of what the gate expected; never NaN."""
+    rewards = training_rewards(rows, ContinuousTrainingConfig())
+    assert rewards == pytest.approx([0.3 * 0.8 + 0.7 * 0.5, 0.2, 0.3 * 0.9 - 0.7, -0.5])
+    other = dataclasses.replace(
+        ContinuousTrainingConfig(), simulation_reward_weight=0.0, actual_reward_weight=1.0, wait_reward_multiplier=0.0
+    )
+    assert training_rewards(rows, other) == pytest.approx([0.5, 0.0, -1.0, 0.0])
+
+
+def test_a_batch_holds_the_records(rows):
+    """Every field arrives on the device with the dtype that learners are promised."""
+    batch = make_batch(rows, training_rewards(rows, ContinuousTrainingConfig()), torch.device("cpu"))
+    assert len(batch) == 4
+    assert batch.observations.shape == (4, 4)
+    assert batch.actions.tolist() == [[1, 0], [2, 1], [3, 0], [4, 1]]
+    assert batch.sent.tolist() == [True, False, True, False]
+    assert batch.probabilities.tolist() == [0.25] * 4
+    assert torch.isfinite(batch.rewards).all()
+
+
+def test_a_history_row_tells_lag_and_actual_reward(rows):
+    """Lag counts from the version trained upon; actual rewards are those of the SENDs alone."""
+    row = history_row(8, rows, training_rewards(rows, ContinuousTrainingConfig()), StepResult(1.0, 2.0, 3.0, 0.5), 4.0)
+    assert set(row) == {name for name, _ in HISTORY_COLUMNS}
+    assert (row["lag_mean"], row["lag_max"]) == (2.5, 4.0)
+    assert row["actual_reward"] == pytest.approx(-0.25)
+    assert row["send_share"] == 0.5
+
+
+def test_an_event_row_has_every_column():
+    """A rollback's row is no step: its measures are NaN."""
+    row = event_row(9, 1)
+    assert set(row) == {name for name, _ in HISTORY_COLUMNS}
+    assert (row["version"], row["event"]) == (9, 1.0)
+    assert math.isnan(row["loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_colon", "not of the form module:attribute"),
+        ("nowhere_at_all:Thing", "no module named"),
+        ("tandem.trainer_proc.learner:Nothing", "has no 'Nothing'"),
+    ],
+)
+def test_a_learner_that_cannot_be_found_is_refused_with_the_reason(name, reason):
+    """Badly written, no such module, no such attribute: three different messages."""
+    with pytest.raises(ApplicationError, match=reason):
+        load_learner(name)
