@@ -237,17 +237,17 @@ def watched(address: tuple[str, int], server: psutil.Process, seconds: float) ->
     return {f"with_{DASHBOARDS}_dashboards": round(share, 4), "events_per_s": round(events / seconds, 2)}
 
 
-def cost_of_metrics(rounds: int, block: int) -> dict[str, Any]:
+def cost_of_metrics(rounds: int, block: int = 10) -> dict[str, Any]:
     """`decide` with its counters, latency buckets and log check, and without them, in turns; microseconds.
 
-    Of each block the lower quartile counts: what other processes of the machine do to the rest is not the metrics'.
+    The lower quartiles are compared: what other processes of the machine do to the rest is not the metrics'.
     """
     requests = observations(512)
-    quartiles: dict[str, list[float]] = {"with": [], "without": []}
+    durations: dict[str, list[int]] = {"with": [], "without": []}
     with bench_instance(inference={"seed": 1}, trainer={"seed": 1}) as instance:
         engine = Engine.attach(instance)
         parts = [(engine.lane, "count"), (engine.lane, "count_decision"), (engine._decision_log, "write")]
-        for turn in range(2 * (rounds + 1)):
+        for turn in range(-20, 2 * rounds):
             # with, without, without, with, ...: neither always comes after the other.
             name = "without" if turn % 4 in (1, 2) else "with"
             for owner, method in parts:
@@ -255,24 +255,18 @@ def cost_of_metrics(rounds: int, block: int) -> dict[str, Any]:
                     setattr(owner, method, lambda *_: None)
                 else:
                     owner.__dict__.pop(method, None)
-            durations = []
             for number in range(block):
-                key, observation = requests[number % len(requests)]
+                key, observation = requests[(turn // 2 * block + number) % len(requests)]
                 started = time.perf_counter_ns()
                 engine.decide(key, observation)
-                durations.append(time.perf_counter_ns() - started)
-            if turn >= 2:
-                quartiles[name].append(statistics.quantiles(durations)[0] / 1e3)
+                if turn >= 0:
+                    durations[name].append(time.perf_counter_ns() - started)
         for owner, method in parts:
             owner.__dict__.pop(method, None)
         engine.close()
-    costs = [with_ - without for with_, without in zip(quartiles["with"], quartiles["without"], strict=True)]
-    return {
-        "with": round(statistics.median(quartiles["with"]), 2),
-        "without": round(statistics.median(quartiles["without"]), 2),
-        "cost": round(statistics.median(costs), 2),
-        "rounds": rounds,
-    }
+    quartiles = {name: statistics.quantiles(values)[0] / 1e3 for name, values in durations.items()}
+    cost = round(quartiles["with"] - quartiles["without"], 2)
+    return {**{name: round(value, 2) for name, value in quartiles.items()}, "cost": cost, "rounds": rounds}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -303,7 +297,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     result = over_http(100 if options.quick else HOUR, 4.0 if options.quick else 30.0)
     with awake_cores():
-        result["engine_decide_us"] = cost_of_metrics(*((20, 50) if options.quick else (300, 100)))
+        result["engine_decide_us"] = cost_of_metrics(50 if options.quick else 4000)
     result["machine"] = machine()
     if options.json:
         print(json.dumps(result))
