@@ -34,6 +34,12 @@ class _Untracked(SharedMemory):
     _registration = threading.Lock()
 
     def __init__(self, name: str) -> None:
+        self._attach(name)
+        # The mapping needs no descriptor, and views may keep it for as long as the process lives.
+        os.close(self._fd)  # type: ignore[has-type]
+        self._fd = -1
+
+    def _attach(self, name: str) -> None:
         if sys.version_info >= (3, 13):
             super().__init__(name=name, track=False)
             return

@@ -253,7 +253,7 @@ class Child:
                 log.error("%s: process %d does not die; it waits for a device", self.name, self.pid)
         if self.pidfd >= 0:
             if self._process is None:
-                select.select([self.pidfd], [], [], 2.0)
+                _has_ended(self.pidfd, wait=2.0)
             os.close(self.pidfd)
         self.pidfd, self._process, self.pid, self.ticks = -1, None, 0, 0
         return status
@@ -276,10 +276,10 @@ class Child:
         log.error("%s; started again %s", self.reason, f"in {pause:g} s" if pause else "at once")
 
 
-def _has_ended(pidfd: int) -> bool:
+def _has_ended(pidfd: int, wait: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(wait * 1000))
 
 
 def _signal_name(number: int) -> str:
