@@ -47,6 +47,8 @@ class CheckpointKeeper:
         if version == self.saved_version:
             return True
         metrics = {name: self.control.get(f"metrics.{name}") for name in _METRICS}
+        if score is not None:
+            metrics.update(live_score=score.mean, live_reward=score.reward)
         manifest = {
             "config": self.config.to_dict(),
             "metrics": {name: value if value == value else None for name, value in metrics.items()},
