@@ -44,9 +44,9 @@ PERIOD_NS = 1_000_000
 class Host:
     """A server's main loop: one decision every millisecond, paced by the monotonic clock."""
 
-    def __init__(self, engine: Engine, model_seed: int = 1) -> None:
+    def __init__(self, engine: Engine, seed: int = 1) -> None:
         self.engine = engine
-        self._requests = observations(4096, seed=model_seed)
+        self._requests = observations(512, seed=seed)
         self._turn = 0
 
     def run(self, seconds: float) -> tuple[list[int], list[int]]:

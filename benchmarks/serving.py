@@ -182,7 +182,7 @@ def in_process(decisions: int) -> dict[str, Any]:
     """engine_decide_us, first undisturbed and then with a stopwatch around each part."""
     with bench_instance(inference={"seed": 1}, trainer={"seed": 1}) as instance:
         engine = Engine.attach(instance)
-        requests = observations(4096)
+        requests = observations(512)
         _decide(engine, requests, min(2000, decisions))
         figures: dict[str, Any] = percentiles(_decide(engine, requests, decisions))
         watches = {
@@ -216,7 +216,7 @@ def memory(decisions: int) -> dict[str, Any]:
     """Resident memory in process: at the start, when everything was used once and the ring is full, and at the end."""
     with bench_instance(inference={"seed": 1}, trainer={"seed": 1}) as instance:
         engine = Engine.attach(instance)
-        requests = observations(4096)
+        requests = observations(512)
         start = rss_mb()
         warm_up = min(20_000, decisions // 4)
         for done, count in ((0, warm_up), (warm_up, decisions - warm_up)):
