@@ -40,12 +40,14 @@ class Batch:
 @dataclass(frozen=True)
 class StepResult:
     """What one training step reports: mean loss, mean policy entropy (nats), gradient norm before clipping, and the
-    share of importance weights that were clipped."""
+    share of importance weights that were clipped; and each experience's own loss, float32[B], if the learner tells it
+    (prioritized sampling goes by it)."""
 
     loss: float
     entropy: float
     gradient_norm: float
     clipped_share: float
+    losses: NDArray[np.float32] | None = None
 
 
 class Learner(Protocol):

@@ -79,14 +79,16 @@ class PolicyGradient:
             advantage = self._advantage(batch, error)
         lack = 1.0 - float(entropy.detach()) / config.entropy_floor if config.entropy_floor else 0.0
         pull = config.entropy_weight + _FLOOR_PULL * max(0.0, lack)
-        policy_loss = -(weight * advantage * log_probability).mean() - pull * entropy
+        losses = -weight * advantage * log_probability
+        policy_loss = losses.mean() - pull * entropy
         loss = policy_loss + (weight * error.square()).mean()
         self._zero_gradients()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip)
         self.optimiser.step()
         clipped = float((ratio > config.importance_clip).float().mean())
-        return StepResult(float(policy_loss.detach()), float(entropy.detach()), float(norm), clipped)
+        each = losses.detach().cpu().numpy()
+        return StepResult(float(policy_loss.detach()), float(entropy.detach()), float(norm), clipped, each)
 
     def _advantage(self, batch: Batch, error: Tensor) -> Tensor:
         sent = batch.rewards[batch.sent] if bool(batch.sent.any()) else batch.rewards

@@ -21,6 +21,7 @@ from ..shared.instance import seeded_model
 from ..shared.learning import Learner, event_row, history_row, load_learner, make_batch, training_rewards
 from ..shared.metrics import TrainingMetrics
 from ..shared.replay import ExperienceReplayBuffer
+from ..shared.strategies import Prioritized
 from ..shared.weights import FlatModel, Publisher, Subscriber
 from .commands import Commands
 from .devices import choose_device
@@ -198,6 +199,9 @@ class ContinuousTrainer:
             log.error("version %d: the candidate was refused: %s", self.model_version, fault)
             self._go_back()
             return False
+        strategy = self.buffer.reader.strategy
+        if isinstance(strategy, Prioritized) and result.losses is not None:
+            strategy.update(self.buffer.reader, rows, result.losses)
         version = self.model_version + 1
         self._publish(version)
         self.guard.accept()
