@@ -9,9 +9,9 @@ import pytest
 from proof import figure, size
 
 
-def misses(made: Any, nursery: Any, reads: int) -> Any:
-    """1 MiB of weights, a publish every millisecond."""
-    writer = nursery.start("publish", name=made.name, interval=0.001).ready()
+def misses(made: Any, nursery: Any, reads: int, interval: float = 0.001) -> Any:
+    """1 MiB of weights, a publish every millisecond, or every `interval` seconds."""
+    writer = nursery.start("publish", name=made.name, interval=interval).ready()
     found = nursery.run("read_weights", name=made.name, subscriber="Subscriber", reads=reads)
     writer.stop()
     return found
@@ -35,6 +35,14 @@ def test_promise_03_readers_almost_never_retry(channel: Callable[..., Any], nurs
 
 
 def test_with_one_slot_readers_retry(channel: Callable[..., Any], nursery: Any) -> None:
-    """The same count finds the misses of a single slot."""
-    found = misses(channel(slots=1, weights_bytes=1 << 20), nursery, 300)
+    """The same count finds the misses of a single slot.
+
+    Published to without a pause, and looked at up to five times: where two programs share a core the reader may see
+    nothing but finished slots for a while.
+    """
+    made = channel(slots=1, weights_bytes=1 << 20)
+    for _ in range(5):
+        found = misses(made, nursery, 300, interval=0.0)
+        if found["missed"] > 0.01 * found["looks"]:
+            break
     assert found["missed"] > 0.01 * found["looks"]
