@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from . import layout
 from .arrays import HEADER_BYTES, SharedArray
 from .control import Control
-from .errors import LaneBusy
+from .errors import LaneBusy, SegmentMissing
 from .mail import Post
 from .pending import PendingTable
 from .processes import own_identity
 from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, checksums
-from .segments import open_segment
+from .segments import is_current, open_segment
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ class Lane:
                 holders.append(control.get(f"lane.{index}.owner"))
                 continue
             try:
+                if not is_current(lock_file, control.instance, f"ring{index}"):
+                    raise SegmentMissing(control.path, "was removed while a lane of it was claimed")
                 pid, ticks = own_identity()
                 for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
                     control.set(f"lane.{index}.{name}", value)

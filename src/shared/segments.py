@@ -68,6 +68,14 @@ def open_segment(instance: str, part: str, writable: bool = True) -> int:
         raise SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)") from None
 
 
+def is_current(descriptor: int, instance: str, part: str) -> bool:
+    """True if an open segment is still the one of that name: a sweep may have removed it since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(segment_path(instance, part)))
+    except FileNotFoundError:
+        return False
+
+
 def map_descriptor(descriptor: int, path: str, size: int, writable: bool = True) -> mmap.mmap:
     """Map exactly `size` bytes. Raises SegmentInvalid if the file has another size."""
     actual = os.fstat(descriptor).st_size

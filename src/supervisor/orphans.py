@@ -33,26 +33,29 @@ def stop_instance(instance: str, timeout: float = 60.0) -> list[str]:
     return done
 
 
-def put_away(instance: str, keep: bool = True) -> list[str]:
+def put_away(instance: str, keep: bool = True, spare: bool = False) -> list[str]:
     """Keep the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
 
-    They are not kept while somebody still writes, nor from an instance that was never complete.
+    They are not kept while somebody still writes, nor from an instance that was never complete. With `spare` nothing is
+    removed while somebody uses it. Nobody can begin to use it meanwhile: every flock is held until all is removed.
     """
     done = []
-    control = view.open_control(instance) if keep else None
-    if control is not None:
-        from ..shared.keep import keep as keep_experiences
+    with view.Claimed(instance) as claimed:
+        if claimed.held and spare:
+            return [f"lives (somebody uses {', '.join(claimed.held)})"]
+        control = view.open_control(instance) if keep and not claimed.held else None
+        if control is not None:
+            from ..shared.keep import keep as keep_experiences
 
-        try:
-            if not view.users(instance):
+            try:
                 folder = os.path.join(control.schema["data_dir"], "kept")
                 keep_experiences(control, Path(folder))
                 done.append(f"kept its experiences in {folder}")
-        except (OSError, ValueError, KeyError) as error:
-            done.append(f"its experiences could not be kept: {error}")
-        finally:
-            control.close()
-    removed = remove_instance(instance)
+            except (OSError, ValueError, KeyError) as error:
+                done.append(f"its experiences could not be kept: {error}")
+            finally:
+                control.close()
+        removed = remove_instance(instance)
     if removed:
         done.append(f"removed {len(removed)} segments")
     return done

@@ -42,23 +42,42 @@ def living(control: Control) -> list[int]:
     return sorted(found)
 
 
-def users(instance: str) -> list[str]:
-    """The segments that a living process holds by a flock: rings by their writers, the weights by the trainer."""
-    held = []
-    for part in list_segments(instance).get(instance, []):
-        if not part.startswith(("ring", "weights")):
-            continue
-        try:
-            descriptor = os.open(segment_path(instance, part), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held.append(part)
-        finally:
+class Claimed:
+    """Holds the flock of every ring and weights slot of an instance that nobody else holds, inside a `with` block.
+
+    `held` names the segments of the others: rings by their writers, the weights by the trainer. While the flocks are
+    held exclusively no server can claim a lane and no trainer can start.
+    """
+
+    def __init__(self, instance: str, exclusive: bool = True) -> None:
+        self.held: list[str] = []
+        self._descriptors: list[int] = []
+        mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        for part in list_segments(instance).get(instance, []):
+            if not part.startswith(("ring", "weights")):
+                continue
+            try:
+                descriptor = os.open(segment_path(instance, part), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            self._descriptors.append(descriptor)
+            try:
+                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.held.append(part)
+
+    def __enter__(self) -> Claimed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._descriptors:
             os.close(descriptor)
-    return held
+
+
+def users(instance: str) -> list[str]:
+    """The segments that a living process holds by a flock."""
+    with Claimed(instance, exclusive=False) as claimed:
+        return claimed.held
 
 
 def age(monotonic_ns: int) -> float | None:

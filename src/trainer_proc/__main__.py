@@ -18,7 +18,7 @@ from ..shared.instance import Instance
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import segment_path
+from ..shared.segments import is_current, segment_path
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
@@ -51,6 +51,9 @@ def take_trainer_lock(instance: str) -> int:
     except BlockingIOError:
         os.close(descriptor)
         raise TandemError(f"instance {instance!r} has a trainer already") from None
+    if not is_current(descriptor, instance, "weights0"):
+        os.close(descriptor)
+        raise TandemError(f"instance {instance!r} was removed while its trainer started")
     return descriptor
 
 

@@ -97,3 +97,18 @@ def test_registration_with_the_resource_tracker_is_left_as_it_was(instance_name:
     with pytest.raises(SegmentMissing):
         SharedArray(instance_name, "ring1", ROW, 2)
     assert resource_tracker.register == before
+
+
+def test_dropped_arrays_give_their_descriptors_back(instance_name: str) -> None:
+    """Attaching again and again, views or not, does not use up the process's files."""
+    import gc
+
+    create_array(instance_name, "ring0", ROW, 5)
+    SharedArray(instance_name, "ring0", ROW, 5)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        kept = SharedArray(instance_name, "ring0", ROW, 5).array[1:3]
+    del kept
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

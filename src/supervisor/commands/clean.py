@@ -49,7 +49,7 @@ def sweep(instance: str, dry_run: bool = False) -> str:
             return f"lives ({alive})"
         if dry_run:
             return "dead; would be removed"
-        return "; ".join(orphans.put_away(instance)) or "removed its lock"
+        return "; ".join(orphans.put_away(instance, spare=True)) or "removed its lock"
 
 
 def _alive(instance: str) -> str:
