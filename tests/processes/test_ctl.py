@@ -74,7 +74,8 @@ def test_an_instance_serves_heals_and_goes(ctl: Ctl, wait_until: Wait) -> None:
     assert refused.returncode == 1
     assert str(status["supervisor"]["pid"]) in refused.stderr
 
-    for name, number in (("trainer", signal.SIGKILL), ("inference", signal.SIGKILL), ("trainer", signal.SIGSTOP)):
+    deaths = [(name, number) for number in (signal.SIGKILL, signal.SIGSTOP) for name in ("trainer", "inference")]
+    for name, number in deaths:
         before = ctl.status
         family.send(ctl.identity(name), number)
 
