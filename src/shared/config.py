@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import ConfigError
 from .settings import keys, read, section, setting
 
@@ -261,6 +259,8 @@ def load(path: Path | str | None, strict: bool = True) -> Config:
     """
     if path is None:
         return Config()
+    import yaml  # here, so that the help of a command needs no package
+
     path = Path(path)
     folder = str(path.resolve().parent)
     try:

@@ -73,6 +73,15 @@ def test_quick_commands_import_nothing_heavy(instance_name: str) -> None:
         assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_needs_no_packages(name: str) -> None:
+    """`./ctl NAME --help` works before there is an environment, with the standard library alone."""
+    words = [sys.executable, "-S", str(ROOT / "ctl"), name, "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "example:" in result.stdout
+
+
 def test_the_script_and_the_package_are_one_program() -> None:
     """`./ctl` loads the package under its own name, so no module is ever loaded twice."""
     program = "import runpy, sys; sys.argv = ['ctl', '--help']; runpy.run_path(sys.argv.pop(1) if 0 else 'ctl')"
