@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+KIT = str(Path(__file__).parent / "kit")
+"""Helpers that child processes import too."""
+if KIT not in sys.path:
+    sys.path.append(KIT)
+
 TOY_SOURCE = '''
 """A toy application: five places and two kinds; the model is one linear layer."""
 import torch
@@ -110,3 +115,35 @@ def toy_instance(instance_name: str, toy_application: str, tmp_path: Path) -> It
     yield make
     for instance in made:
         instance.control.close()
+
+
+@pytest.fixture
+def channel(instance_name: str) -> Iterator[Callable[..., Any]]:
+    """`channel(capacity=..., ...)` creates a channel without an application, see `channel_kit.make_channel`."""
+    from channel_kit import make_channel
+
+    made = []
+
+    def make(**settings: Any) -> Any:
+        made.append(make_channel(instance_name, **settings))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.control.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own (`server_kit.RunningServer`)."""
+    from server_kit import RunningServer
+
+    running: list[Any] = []
+
+    def start(**options: Any) -> Any:
+        running.append(RunningServer(tmp_path, **options))
+        return running[-1]
+
+    yield start
+    for item in running:
+        item.close()

@@ -7,10 +7,7 @@ One experience per step, inside the decision that completed it, as servers did b
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import logging
 import math
-import os
 import time
 from typing import Any
 
@@ -21,10 +18,8 @@ from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Learner, history_row, load_learner, make_batch
 from ..shared.metrics import TrainingMetrics
 from ..shared.records import SEND
-from ..shared.segments import segment_path
+from ..shared.segments import TRAINER_SEGMENT, claim_segment
 from ..shared.weights import FlatModel, Publisher, Slots
-
-log = logging.getLogger(__name__)
 
 WAIT_MULTIPLIER = 0.3
 """A blocked decision is trained at once with this share of its expected reward (requirement 9.3)."""
@@ -40,12 +35,8 @@ class CoupledTrainer:
         self._flat = flat
         self._config = dataclasses.replace(instance.config.trainer, batch_size=1, min_batch_size=1)
         self._publisher = Publisher(slots)
-        self._lock_file = os.open(segment_path(instance.name, "weights0"), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.is_trainer = True
-        except BlockingIOError:
-            self.is_trainer = False
+        self._lock_file = claim_segment(instance.name, TRAINER_SEGMENT)
+        self.is_trainer = self._lock_file is not None
         self._learner = self._build_learner()
         self._metrics = TrainingMetrics(instance.control) if self.is_trainer else None
 

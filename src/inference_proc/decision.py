@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from ..shared.application import Verdict
+from .policy import Draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,21 @@ class Decision:
     last_reward: float | None = None
     last_components: dict[str, float] | None = None
     recent_rewards: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, draw: Draw, verdict: Verdict, version: int, timestamp: float, **rewards: Any) -> Decision:
+        """A decision from what was drawn and what the gate said of it; `rewards` are the fields about the past."""
+        return cls(
+            key=key,
+            action=draw.action,
+            probability=draw.probability,
+            head_probabilities=draw.head_probabilities,
+            confidence=draw.head_probabilities[0],
+            send=verdict.send,
+            reason=verdict.reason,
+            expected_reward=verdict.expected_reward,
+            components=verdict.components,
+            version=version,
+            timestamp=timestamp,
+            **rewards,
+        )

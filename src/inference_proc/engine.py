@@ -230,18 +230,12 @@ class Engine:
         if verdict.send and self.gate is not None:
             self._guarded("the gate's bookkeeping failed", self.gate.sent, key, draw.action)
         rewards = tuple(remembered.rewards)
-        return Decision(
-            key=key,
-            action=draw.action,
-            probability=draw.probability,
-            head_probabilities=draw.head_probabilities,
-            confidence=draw.head_probabilities[0],
-            send=verdict.send,
-            reason=verdict.reason,
-            expected_reward=verdict.expected_reward,
-            components=verdict.components,
-            version=version,
-            timestamp=timestamp,
+        return Decision.of(
+            key,
+            draw,
+            verdict,
+            version,
+            timestamp,
             last_reward=rewards[-1] if last_components is not None else None,
             last_components=last_components,
             recent_rewards=rewards,

@@ -6,7 +6,6 @@ process. Not thread-safe: the engine holds its lock around every call.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -22,8 +21,6 @@ from ..shared.instance import Instance
 from ..shared.lane import Lane
 from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from .policy import Draw
-
-log = logging.getLogger(__name__)
 
 _EXPIRY_INTERVAL = 1.0
 

@@ -165,11 +165,6 @@ class Service:
             await self.stop()
 
 
-def create_app(engine: Engine, limits: Limits | None = None) -> Starlette:
-    """The ASGI application around `engine`; its `state.service` starts and stops what runs beside the requests."""
-    return Service(engine, limits).app
-
-
 def trains_on_gpu(device: str) -> bool:
     """True if the trainer's setting `device` means a GPU on this machine."""
     if device == "cpu":

@@ -70,19 +70,7 @@ class StaticEngine:
         with self._lock:
             draw = self.policy.act(features)
             verdict = self._judge(observation, draw.action, key)
-        return Decision(
-            key=key,
-            action=draw.action,
-            probability=draw.probability,
-            head_probabilities=draw.head_probabilities,
-            confidence=draw.head_probabilities[0],
-            send=verdict.send,
-            reason=verdict.reason,
-            expected_reward=verdict.expected_reward,
-            components=verdict.components,
-            version=self.model_version,
-            timestamp=time.time(),
-        )
+        return Decision.of(key, draw, verdict, self.model_version, time.time())
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
         """`decide` for several (key, observation, territory_id); an exception in its decision's place."""

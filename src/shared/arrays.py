@@ -7,7 +7,6 @@ a half-made file.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 import threading
@@ -64,16 +63,13 @@ class _Untracked(SharedMemory):
 
 def npy_header(dtype: np.dtype[Any], rows: int) -> bytes:
     """A version 1.0 .npy header for a one-dimensional array, padded with spaces to HEADER_BYTES."""
-    buffer = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(dtype)  # type: ignore[no-untyped-call]
     header = {"descr": descr, "fortran_order": False, "shape": (rows,)}
     text = repr(header).encode("latin1")
     room = HEADER_BYTES - len(_MAGIC) - 2 - 2 - 1
     if len(text) > room:
         raise ValueError(f"the dtype's description takes {len(text)} bytes and {room} fit into the header")
-    buffer.write(_MAGIC + b"\x01\x00" + (room + 1).to_bytes(2, "little"))
-    buffer.write(text + b" " * (room - len(text)) + b"\n")
-    return buffer.getvalue()
+    return _MAGIC + b"\x01\x00" + (room + 1).to_bytes(2, "little") + text.ljust(room) + b"\n"
 
 
 def create_array(instance: str, part: str, dtype: np.dtype[Any], rows: int, mode: int = 0o600) -> None:

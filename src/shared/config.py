@@ -7,6 +7,7 @@ error and takes the default in its place. A missing file or key always means the
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from .errors import ConfigError
 from .settings import keys, read, section, setting
 
 log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+"""In the instance's data folder: the whole configuration as plain data, written anew before a reload."""
 
 PLAN_KEYS = (
     "training_interval",
@@ -274,3 +278,9 @@ def load(path: Path | str | None, strict: bool = True) -> Config:
         log.error("%s cannot be read: %s; every setting takes its default", path, error)
         return Config(folder=folder)
     return parse(data, str(path), folder, strict)
+
+
+def read_reloaded(data_dir: Path, folder: str) -> Config:
+    """The configuration that the last reload wrote. Raises OSError, ValueError or ConfigError."""
+    path = data_dir / CONFIG_FILE
+    return parse(json.loads(path.read_text(encoding="utf-8")), str(path), folder)

@@ -9,8 +9,6 @@ up` sweeps what is left.
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from safetensors.torch import load_file
 from .application import Application, load_application
 from .arrays import create_array
 from .checkpoints import CheckpointStore, load_tensors
-from .config import Config, load, parse
+from .config import Config, load, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
@@ -30,11 +28,6 @@ from .mail import LETTER, OUTBOX_LETTERS
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
-
-log = logging.getLogger(__name__)
-
-CONFIG_FILE = "config.json"
-"""In the instance's data folder: the whole configuration as plain data, written anew before a reload."""
 
 
 def record_layout(application: Application) -> RecordLayout:
@@ -134,12 +127,6 @@ def load_newest(data_dir: Path, flat: FlatModel) -> int:
     except (CheckpointError, SafetensorError) as error:
         raise CheckpointError(f"{error}; move the folder {store.folder.parent} away to start afresh") from error
     return 0
-
-
-def read_reloaded(data_dir: Path, folder: str) -> Config:
-    """The configuration that the last reload wrote. Raises OSError, ValueError or ConfigError."""
-    path = data_dir / CONFIG_FILE
-    return parse(json.loads(path.read_text(encoding="utf-8")), str(path), folder)
 
 
 class Instance:

@@ -8,7 +8,6 @@ goes on with the pending decisions.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
@@ -26,12 +25,12 @@ from numpy.typing import NDArray
 from . import layout
 from .arrays import HEADER_BYTES, SharedArray
 from .control import Control
-from .errors import LaneBusy, SegmentMissing
+from .errors import LaneBusy
 from .mail import Post
 from .pending import PendingTable
 from .processes import own_identity
 from .records import PREFIX_BYTES, SEND, TICKET_BITS, RecordLayout, checksum, checksums
-from .segments import is_current, open_segment
+from .segments import claim_segment
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +80,11 @@ class Lane:
         """Take the first free lane; a dead owner's is free. Raises LaneBusy naming the holders' process ids."""
         holders = []
         for index in range(control.get("lanes")):
-            lock_file = open_segment(control.instance, f"ring{index}")
-            try:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock_file)
+            lock_file = claim_segment(control.instance, f"ring{index}")
+            if lock_file is None:
                 holders.append(control.get(f"lane.{index}.owner"))
                 continue
             try:
-                if not is_current(lock_file, control.instance, f"ring{index}"):
-                    raise SegmentMissing(control.path, "was removed while a lane of it was claimed")
                 pid, ticks = own_identity()
                 for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
                     control.set(f"lane.{index}.{name}", value)
@@ -283,7 +277,7 @@ class Lane:
         words[self._send_word if decision == SEND else self._wait_word] += 1
         words[self._version_word] = version
         words[self._latency_sum_word] += nanoseconds
-        words[self._latency_word + bisect_left(_LATENCY_BOUNDS, nanoseconds)] += 1
+        words[self._latency_word + latency_bucket(nanoseconds)] += 1
 
     def release(self) -> None:
         """Give the lane back. Idempotent."""

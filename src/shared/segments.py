@@ -8,6 +8,7 @@ but `ctl` removes one.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 
@@ -16,6 +17,8 @@ from .errors import SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceE
 FOLDER = os.environ.get("TANDEM_SHM", "/dev/shm")
 """The shared-memory file system; the environment variable is for tests on a file system of their own."""
 PREFIX = "tandem."
+TRAINER_SEGMENT = "weights0"
+"""Its flock is held by whoever trains."""
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -68,12 +71,24 @@ def open_segment(instance: str, part: str, writable: bool = True) -> int:
         raise SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)") from None
 
 
-def is_current(descriptor: int, instance: str, part: str) -> bool:
-    """True if an open segment is still the one of that name: a sweep may have removed it since it was opened."""
+def claim_segment(instance: str, part: str) -> int | None:
+    """Hold the flock of a segment: its descriptor, to be kept open, or None if somebody else holds it.
+
+    The flock is free the moment its holder dies. Raises SegmentMissing, also if the segment was removed meanwhile.
+    """
+    descriptor = open_segment(instance, part)
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(segment_path(instance, part)))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A sweep may have removed the segment between the opening and the flock.
+        if os.path.samestat(os.fstat(descriptor), os.stat(segment_path(instance, part))):
+            return descriptor
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
     except FileNotFoundError:
-        return False
+        pass
+    os.close(descriptor)
+    raise SegmentMissing(segment_path(instance, part), "was removed while it was claimed")
 
 
 def map_descriptor(descriptor: int, path: str, size: int, writable: bool = True) -> mmap.mmap:

@@ -52,18 +52,6 @@ class ServerProbe:
         return min((self.control.get(f"{lane}.progress_ns") for lane in lanes), default=None)
 
 
-class NoProbe:
-    """A program that knows nothing of Tandem: ready when started, never held to progress."""
-
-    def ready(self, pid: int) -> bool:
-        """True."""
-        return True
-
-    def progress_ns(self, pid: int) -> int | None:
-        """None."""
-        return None
-
-
 def _session(pid: int) -> int:
     try:
         return os.getsid(pid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import fcntl
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from ..shared.instance import Instance
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import is_current, segment_path
+from ..shared.segments import TRAINER_SEGMENT, claim_segment
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
@@ -45,15 +44,9 @@ def warm_up(trainer: ContinuousTrainer) -> None:
 
 def take_trainer_lock(instance: str) -> int:
     """Hold the flock of the only trainer; raises TandemError if another trainer lives."""
-    descriptor = os.open(segment_path(instance, "weights0"), os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise TandemError(f"instance {instance!r} has a trainer already") from None
-    if not is_current(descriptor, instance, "weights0"):
-        os.close(descriptor)
-        raise TandemError(f"instance {instance!r} was removed while its trainer started")
+    descriptor = claim_segment(instance, TRAINER_SEGMENT)
+    if descriptor is None:
+        raise TandemError(f"instance {instance!r} has a trainer already")
     return descriptor
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..shared import layout
 from ..shared.commands import BEST, PREVIOUS
-from ..shared.config import Config
+from ..shared.config import Config, read_reloaded
 from ..shared.errors import CheckpointError, ConfigError
-from ..shared.instance import read_reloaded
 
 if TYPE_CHECKING:
     from .trainer import ContinuousTrainer

@@ -8,14 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-KIT = str(Path(__file__).parents[1] / "kit")
-if KIT not in sys.path:
-    sys.path.append(KIT)
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -120,22 +115,6 @@ class Demo:
         self.halt()
         self.trainer.terminate()
         assert self.trainer.wait(timeout=30) == 0
-
-
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own, see `RunningServer`."""
-    from server_kit import RunningServer
-
-    running: list[Any] = []
-
-    def start(**options: Any) -> Any:
-        running.append(RunningServer(tmp_path, **options))
-        return running[-1]
-
-    yield start
-    for item in running:
-        item.close()
 
 
 @pytest.fixture(scope="module")

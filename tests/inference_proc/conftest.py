@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-KIT = str(Path(__file__).parents[1] / "kit")
-if KIT not in sys.path:
-    sys.path.append(KIT)
 
 REWARDING_SOURCE = '''
 """A toy application: a gate that blocks place 0, and a reward that is the difference of two observations."""
@@ -122,19 +117,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = RunningServer(tmp_path_factory.mktemp("server"), gate={"reward_threshold": -100.0})
     yield running
     running.close()
-
-
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """`start_server(gate={...}, limits={...}, ...)` starts a server of the test's own (`server_kit.RunningServer`)."""
-    from server_kit import RunningServer
-
-    running: list[Any] = []
-
-    def start(**options: Any) -> Any:
-        running.append(RunningServer(tmp_path, **options))
-        return running[-1]
-
-    yield start
-    for item in running:
-        item.close()

@@ -34,6 +34,26 @@ def figure(promise: int, text: str) -> None:
             file.write(json.dumps({"promise": promise, "figure": text}) + "\n")
 
 
+def trace_lines(call: Callable[[], Any], on_line: Callable[[], None]) -> None:
+    """Run `call`, and `on_line` just before each line of it in the package or in the kit."""
+
+    def local(frame: Any, event: str, _: Any) -> Any:
+        if event == "line":
+            on_line()
+        return local
+
+    def enter(frame: Any, event: str, _: Any) -> Any:
+        name = frame.f_code.co_filename
+        return local if name.startswith(TRACED) and name != NOT_TRACED else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+
+
 def at_line(call: Callable[[], Any], number: int, action: Callable[[], Any]) -> bool:
     """Run `call`, and `action` just before its `number`-th line (from 1) in the package or in the kit.
 
@@ -41,24 +61,13 @@ def at_line(call: Callable[[], Any], number: int, action: Callable[[], Any]) -> 
     """
     seen = 0
 
-    def local(frame: Any, event: str, _: Any) -> Any:
+    def count() -> None:
         nonlocal seen
-        if event == "line":
-            seen += 1
-            if seen == number:
-                action()
-        return local
+        seen += 1
+        if seen == number:
+            action()
 
-    def enter(frame: Any, event: str, _: Any) -> Any:
-        name = frame.f_code.co_filename
-        return local if name.startswith(TRACED) and name != NOT_TRACED else None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    trace_lines(call, count)
     return seen >= number
 
 
@@ -66,21 +75,11 @@ def lines_of(call: Callable[[], Any]) -> int:
     """How many lines `call` executes in the package (and in the kit)."""
     lines = 0
 
-    def local(frame: Any, event: str, _: Any) -> Any:
+    def count() -> None:
         nonlocal lines
-        lines += event == "line"
-        return local
+        lines += 1
 
-    def enter(frame: Any, event: str, _: Any) -> Any:
-        name = frame.f_code.co_filename
-        return local if name.startswith(TRACED) and name != NOT_TRACED else None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    trace_lines(call, count)
     return lines
 
 

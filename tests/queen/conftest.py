@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-KIT = str(Path(__file__).parents[1] / "kit")
-if KIT not in sys.path:
-    sys.path.append(KIT)
 
 
 def build_data(

@@ -8,15 +8,13 @@ import json
 import os
 from pathlib import Path
 
-from ...shared.config import Config, load, parse
+from ...shared.config import CONFIG_FILE, Config, load, parse, read_reloaded
 from .. import operate
 from .config import flatten, live_paths
 from .up import config_path
 
 EXAMPLE = "ctl reload --config configs/continuous_training.yaml"
 EXITS = "0 what can change has changed; 1 nothing runs, or the trainer refused; 2 the file is refused: nothing changed"
-
-CONFIG_FILE = "config.json"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     path = Path(schema["data_dir"]) / CONFIG_FILE
     running = parse(schema["config"], f"instance {options.instance!r}", schema["folder"])
     if control.get("trainer.config_revision"):
-        running = parse(json.loads(path.read_text(encoding="utf-8")), str(path), schema["folder"])
+        running = read_reloaded(path.parent, schema["folder"])
     # What the command line decided at the start is no change.
     asked = dataclasses.replace(asked, data_dir=running.data_dir)
     asked = dataclasses.replace(asked, inference=dataclasses.replace(asked.inference, port=running.inference.port))
