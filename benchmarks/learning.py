@@ -38,7 +38,7 @@ TERRITORIES = 4
 WINDOW = 15.0
 TRAINING_INTERVAL = 1.0
 SEEDS = 5
-OBSERVATIONS = {"continuous": 1500, "coupled": 5000, "random": 1000, "nearest_worker": 1000, "oracle": 250}
+OBSERVATIONS = {"continuous": 1500, "coupled": 5000, "random": 1000, "nearest_worker": 1000, "oracle": 400}
 SETTLED = bool(os.environ.get("TANDEM_BENCH_SETTLED"))
 AHEAD = 100
 """Decisions of each seed over which a curve's points are averaged, from the point on."""

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 import torch
 import uvicorn
 
-from ..shared.config import LoggingConfig
+from ..shared.config import Config, LoggingConfig, load
 from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
 from .engine import Engine
 from .server import Service
+from .static import StaticEngine, fall_back
 
 log = logging.getLogger(__package__)
 
@@ -96,16 +97,20 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def attach(instance: str, timeout: float, asked: list[int]) -> Engine | None:
-    """The engine, as soon as the instance is complete; None if a signal came first (it is noted in `asked`)."""
-    deadline = time.monotonic() + timeout
+def attach(instance: str, config: Config, asked: list[int]) -> Engine | StaticEngine | None:
+    """The engine, as soon as the instance is complete; None if a signal came first (it is noted in `asked`).
+
+    If it is not there after `inference.attach_timeout`, `config` says whether its newest checkpoint decides instead.
+    """
+    deadline = time.monotonic() + config.inference.attach_timeout
     while not asked:
         try:
             configure_logging(instance_logging(instance))
             return Engine.attach(instance, timeout=0.2)
-        except (SegmentMissing, SegmentInvalid):
+        except (SegmentMissing, SegmentInvalid) as error:
             if time.monotonic() >= deadline:
-                raise
+                configure_logging(config.logging)
+                return fall_back(config, instance, error)
     return None
 
 
@@ -122,6 +127,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.inference_proc", description="The bundled server.")
     parser.add_argument("--instance", default=os.environ.get("TANDEM_INSTANCE", "default"))
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration that `ctl up` is given: how long to wait for the instance, and whether its newest"
+        " checkpoint decides if it does not come (inference.static_fallback)",
+    )
     options = parser.parse_args(arguments)
     asked: list[int] = []
     server: BundledServer | None = None
@@ -137,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise_descriptor_limit()
         # One decision is too small to share among threads, and the trainer wants the other cores.
         torch.set_num_threads(1)
-        engine = attach(options.instance, 30.0, asked)
+        engine = attach(options.instance, load(options.config), asked)
         if engine is None:
             return 0
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

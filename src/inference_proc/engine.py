@@ -6,7 +6,6 @@ and does not notice if it is gone.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import Verdict
+from ..shared.application import Gate, RewardCalculator
 from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.instance import Instance
 from ..shared.lane import Lane
@@ -31,6 +30,8 @@ from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
 from .forks import guard_against_forks
+from .health import Health
+from .judge import Judge
 from .policy import Draw, Policy
 from .recorder import Recorder, Remembered
 from .subscriber import LiveModel
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 _UNDECIDED = RuntimeError("not decided")
 _IN_PLACE_TRIES = 4
-_OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
 
 
 def instance_name(asked: str | None) -> str:
@@ -73,8 +73,7 @@ class Engine:
             settings.exploration_floor,
             None if settings.seed < 0 else settings.seed,
         )
-        self.gate = self.application.build_gate() if self.application.build_gate else None
-        self.reward_calculator = self.application.build_reward() if self.application.build_reward else None
+        self._judge = Judge(self.application, self._survived, settings.gate_leak_probability, self.policy.rng.random)
         self._lock = threading.Lock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
@@ -82,6 +81,8 @@ class Engine:
         self._refresh()
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
+        self._health = Health(self)
+        self._generation = self.control.get("generation")
         self._config_revision = 0
         if self.control.get("trainer.config_revision"):
             self._reload()
@@ -96,6 +97,21 @@ class Engine:
         SegmentInvalid, LayoutMismatch, ApplicationError, or LaneBusy if every lane has a living owner.
         """
         return cls(Instance(instance_name(instance), timeout=30.0 if timeout is None else timeout))
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+        return self.control.instance
+
+    @property
+    def gate(self) -> Gate | None:
+        """The application's gate, if it has one."""
+        return self._judge.gate
+
+    @property
+    def reward_calculator(self) -> RewardCalculator | None:
+        """The application's reward calculator, if it has one."""
+        return self._judge.rewards
 
     @property
     def enabled(self) -> bool:
@@ -218,17 +234,17 @@ class Engine:
     ) -> Decision:
         """Judge and record one action."""
         version, timestamp = self._live.version, time.time()
-        verdict = self._judge(observation, draw.action, key, version)
+        verdict = self._judge.evaluate(observation, draw.action, key, version)
         try:
-            context = None if self.reward_calculator is None else self.reward_calculator.context(observation)
+            context = self._judge.context(observation)
             if not self._recorder.record(
                 remembered, context, features, draw, verdict, version, timestamp, territory_id
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
         except Exception:
             self._survived("a decision could not be recorded")
-        if verdict.send and self.gate is not None:
-            self._guarded("the gate's bookkeeping failed", self.gate.sent, key, draw.action)
+        if verdict.send:
+            self._judge.sent(key, draw.action)
         rewards = tuple(remembered.rewards)
         return Decision.of(
             key,
@@ -261,26 +277,22 @@ class Engine:
                 self.lane.count("unmatched")
                 return False
             remembered.executed = False
-            if self.gate is not None:
-                self._guarded("the gate's bookkeeping failed", self.gate.failed, key, remembered.action)
+            self._judge.failed(key, remembered.action)
             return self._recorder.reward(remembered.encoded, self.application.failed_reward)
 
     def forget(self, key: str) -> None:
         """The key will not come back: its pending decision is dropped."""
         with self._lock:
             self._recorder.forget(key)
-            if self.gate is not None:
-                self._guarded("the gate could not forget a key", self.gate.forget, key)
+            self._judge.forget(key)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.
 
         Returns the published version, which the trainer raises within moments.
         """
-        with self._lock:
-            self._recorder.clear()
-            if self.gate is not None:
-                self._guarded("the gate could not be cleared", self.gate.clear)
+        self._generation = self.control.get("generation") + 1
+        self._clear()
         if self._coupled is not None:
             with self._lock:
                 self._coupled.reset()
@@ -288,6 +300,15 @@ class Engine:
         else:
             self.control.command("reset")
         return self.model_version
+
+    def _clear(self) -> None:
+        with self._lock:
+            self._recorder.clear()
+            self._judge.clear()
+
+    def troubles(self) -> list[str]:
+        """Why the instance is degraded while decisions go on; empty if it is not."""
+        return self._health.troubles()
 
     def get_stats(self) -> dict[str, Any]:
         """Counts over all lanes (see `replay.buffer_stats`) and under `lane` those of this process."""
@@ -299,9 +320,14 @@ class Engine:
             self.lane.beat()
         if self.control.get("trainer.config_revision") != self._config_revision:
             self._reload()
+        if self.control.get("generation") > self._generation:
+            # Reset from elsewhere: another server process, or an operator.
+            self._generation = self.control.get("generation")
+            self._clear()
         with self._lock:
             self._recorder.collect()
             self._recorder.expire(time.time())
+        self._health.look()
 
     def _reload(self) -> None:
         """Take over the settings that may change while the instance runs."""
@@ -333,43 +359,30 @@ class Engine:
 
     def _recall(self, key: str) -> Remembered:
         remembered, evicted = self._recorder.recall(key)
-        if evicted is not None and self.gate is not None:
-            self._guarded("the gate could not forget a key", self.gate.forget, evicted)
+        if evicted is not None:
+            self._judge.forget(evicted)
         return remembered
 
     def _complete(self, remembered: Remembered, observation: Any) -> dict[str, float] | None:
         """Reward the key's previous decision by this observation; its components, or None if there was none."""
-        calculator = self.reward_calculator
-        if calculator is None or remembered.context is None:
+        if remembered.context is None:
             return None
         context, remembered.context = remembered.context, None
-        try:
-            value, components = calculator.reward(context, remembered.action, remembered.executed, observation)
-        except Exception:
-            self._survived("the reward of a decision could not be computed")
+        rewarded = self._judge.reward(context, remembered.action, remembered.executed, observation)
+        if rewarded is None:
             return None
+        value, components = rewarded
         remembered.rewards.append(value)
-        if remembered.executed and self._recorder.reward(remembered.encoded, value) and self.gate is not None:
-            self._guarded("the gate's bookkeeping failed", self.gate.rewarded, value)
+        if remembered.executed and self._recorder.reward(remembered.encoded, value):
+            self._judge.rewarded(value)
         return components
-
-    def _judge(self, observation: Any, action: tuple[int, ...], key: str, version: int) -> Verdict:
-        if self.gate is None:
-            return _OPEN
-        try:
-            verdict = self.gate.evaluate(observation, action, key, version)
-        except Exception:
-            self._survived("the gate failed; the action is held back")
-            return Verdict(False, "gate_error", -math.inf, (0.0,) * self.instance.records.components)
-        leak = self.config.inference.gate_leak_probability
-        if leak and not verdict.send and math.isfinite(verdict.expected_reward) and self.policy.rng.random() < leak:
-            log.info("version %d: key %r: a blocked action is let through to judge the gate", version, key)
-            return dataclasses.replace(verdict, send=True, reason="gate_leak")
-        return verdict
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None
-        self._guarded("a coupled training step failed", self._coupled.train, row)
+        try:
+            self._coupled.train(row)
+        except Exception:
+            self._survived("a coupled training step failed")
 
     def _refresh(self) -> None:
         if self._coupled is not None and self._coupled.is_trainer:
@@ -381,12 +394,6 @@ class Engine:
             self.lane.count("refreshes")
         elif taken is None:
             self.lane.count("refresh_misses")
-
-    def _guarded(self, what: str, call: Any, *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except Exception:
-            self._survived(what)
 
     def _survived(self, what: str) -> None:
         self.lane.count("errors")

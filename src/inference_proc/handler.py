@@ -16,6 +16,7 @@ from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_r
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .static import StaticEngine
 
 
 class Client(Protocol):
@@ -93,7 +94,7 @@ class GenericHandler:
 
     supported: tuple[str, ...] = ("decide", "reward", "ping")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | StaticEngine) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
         self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch)

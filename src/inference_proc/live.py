@@ -11,6 +11,7 @@ from ..shared.processes import is_same_process
 from ..shared.stats import seconds_since, training_stats
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .server import Service
 
 _COLUMNS = ("version", "time", "loss", "reward", "actual_reward", "event")
@@ -21,9 +22,10 @@ _FRESH = 0.5
 class LiveView:
     """The live picture of one service's instance."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, engine: Engine) -> None:
         self._service = service
-        self._control = service.engine.control
+        self._engine = engine
+        self._control = engine.control
         self._picture: dict[str, Any] = {}
         self._taken = 0.0
 
@@ -42,10 +44,10 @@ class LiveView:
         return {**self._picture, "rows": rows}
 
     def _take(self) -> dict[str, Any]:
-        engine, stats = self._service.engine, training_stats(self._control)
+        stats = training_stats(self._control)
         del stats["config"]
         return {
-            "application": engine.application.name,
+            "application": self._engine.application.name,
             "instance": self._control.instance,
             "epoch": f"{self._control.get('epoch'):016x}",
             "timestamp": time.time(),
@@ -57,11 +59,8 @@ class LiveView:
         }
 
     def _processes(self) -> dict[str, Any]:
-        control, engine, limit = (
-            self._control,
-            self._service.engine,
-            self._service.engine.config.supervisor.hang_timeout,
-        )
+        control, engine = self._control, self._engine
+        limit = engine.config.supervisor.hang_timeout
         trainer = _process(control, "process.trainer", control.get("trainer.progress_ns"), limit)
         trainer["pid"] = trainer["pid"] or control.get("trainer.ready")
         if not engine.enabled:

@@ -187,6 +187,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _field("tandem_model_resets", "counter", "Resets to fresh weights.", "generation"),
         _field("tandem_model_restored_version", "gauge", "Version that the newest rollback restored; 0: none yet.",
                "restored_version"),
+        _field("tandem_model_checkpoints_unsaved", "gauge", "Checkpoints in a row that could not be saved; 0: the last"
+               " one was.", "trainer.unsaved"),
     )),
     ("Training", (
         Family("tandem_trainer_enabled", "gauge", "1 if a trainer process learns, 0 if training is coupled to the"

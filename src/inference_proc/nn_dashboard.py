@@ -23,6 +23,7 @@ from ..shared.sampler import ReplayReader
 from .json_response import JSON, problem
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .server import Service
 
 _RECORDS = 2000
@@ -35,9 +36,9 @@ _HISTORY = 100
 class NnDashboard:
     """Endpoints on one service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, engine: Engine) -> None:
         self._service = service
-        self._engine = service.engine
+        self._engine = engine
         self._reader = ReplayReader(self._engine.control, self._engine.instance.records)
         self._since = 0.0
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-    from .server import Service
 
 MISSING = "metrics need the package prometheus_client: pip install 'tandem-learning[metrics]'"
 
@@ -79,10 +78,10 @@ def build_registry(control: Control) -> CollectorRegistry:
 
 
 class Prometheus:
-    """The endpoint on one service."""
+    """The endpoint on one instance."""
 
-    def __init__(self, service: Service) -> None:
-        self._control = service.engine.control
+    def __init__(self, control: Control) -> None:
+        self._control = control
         self._registry: CollectorRegistry | None = None
 
     def routes(self) -> list[Route]:

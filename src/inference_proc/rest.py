@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .. import __version__
+from ..shared.errors import TandemError
 from .json_response import JSON, BadBody, problem, read_json
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Rest:
                 "application": service.engine.application.name,
                 "state": service.state(),
                 "model_version": service.engine.model_version,
-                "dashboard": f"{request.scope.get('root_path', '')}/dashboard",
+                "dashboard": None
+                if service.engine.control is None
+                else f"{request.scope.get('root_path', '')}/dashboard",
             }
         )
 
@@ -107,7 +110,7 @@ class Rest:
                 "service": "tandem",
                 "state": service.state(),
                 "reasons": service.troubles(),
-                "instance": engine.control.instance,
+                "instance": engine.name,
                 "application": engine.application.name,
                 "model_version": engine.model_version,
                 "uptime_seconds": service.uptime,
@@ -139,6 +142,8 @@ class Rest:
             return problem(403, "resetting needs the token, or a request from this machine")
         try:
             version = await asyncio.to_thread(service.engine.reset)
+        except TandemError as error:
+            return problem(503, str(error))
         except Exception as error:
             log.exception("the reset failed")
             return problem(500, f"the reset failed: {error}")

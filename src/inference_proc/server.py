@@ -30,6 +30,7 @@ from .access import Access, read_token
 from .connection import WebSocketEndpoint
 from .connections import Connections
 from .dashboard import Dashboard
+from .engine import Engine
 from .handler import GenericHandler, MessageHandler
 from .json_response import problem
 from .limits import Limits
@@ -40,7 +41,7 @@ from .rest import Rest
 from .training_api import TrainingApi
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .static import StaticEngine
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,12 @@ _BEAT = 0.5
 
 
 class Service:
-    """One engine, its message handler, its connections and its ASGI application `app`."""
+    """One engine, its message handler, its connections and its ASGI application `app`.
 
-    def __init__(self, engine: Engine, limits: Limits | None = None, token: str | None = None) -> None:
+    A StaticEngine has no instance to show: `app` then lacks the endpoints about training, and the dashboard.
+    """
+
+    def __init__(self, engine: Engine | StaticEngine, limits: Limits | None = None, token: str | None = None) -> None:
         config = engine.config
         self.engine = engine
         self.limits = limits or Limits.of(config.inference)
@@ -111,10 +115,7 @@ class Service:
 
     def troubles(self) -> list[str]:
         """Why the instance is degraded; empty if it is not."""
-        troubles = []
-        if self.engine.enabled and not self.engine.trainer_alive:
-            troubles.append("the trainer does not make progress; decisions use the last published weights")
-        return troubles
+        return self.engine.troubles()
 
     def state(self) -> str:
         """`starting`, `running` or `degraded`."""
@@ -134,11 +135,12 @@ class Service:
             WebSocketRoute("/ws", endpoint),
             WebSocketRoute("/ws/{client_id}", endpoint),
             *Rest(self).routes(),
-            *TrainingApi(self).routes(),
-            *NnDashboard(self).routes(),
-            *Prometheus(self).routes(),
-            *Dashboard().routes(),
         ]
+        if isinstance(self.engine, Engine):
+            routes += TrainingApi(self, self.engine).routes()
+            routes += NnDashboard(self, self.engine).routes()
+            routes += Prometheus(self.engine.control).routes()
+            routes += Dashboard().routes()
         routes += OpenApi(routes).routes()
         cors = Middleware(
             CORSMiddleware,

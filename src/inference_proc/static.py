@@ -6,7 +6,6 @@ For a host that would rather answer with old weights than not start at all (`inf
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..shared.application import Verdict, load_application
+from ..shared.application import load_application
 from ..shared.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
 from ..shared.instance import load_newest, seeded_model
@@ -23,11 +22,10 @@ from ..shared.rate_limit import RateLimit
 from ..shared.weights import FlatModel
 from .decision import Decision
 from .engine import Engine, instance_name
+from .judge import Judge
 from .policy import Policy
 
 log = logging.getLogger(__name__)
-
-_OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
 
 
 class StaticEngine:
@@ -40,12 +38,15 @@ class StaticEngine:
     enabled = False
     trainer_alive = False
     is_orphaned = False
+    control = None
+    """There is no shared memory to read."""
 
     def __init__(self, config: Config, instance: str | None = None) -> None:
         self.config = config
+        self.name = instance_name(instance)
         self.application = load_application(config.application, config.settings, Path(config.folder))
         flat = FlatModel(seeded_model(self.application, config.trainer.seed))
-        folder = Path(config.data_dir).absolute() / instance_name(instance)
+        folder = Path(config.data_dir).absolute() / self.name
         self.model_version = load_newest(folder, flat)
         if not self.model_version:
             raise CheckpointError(f"{folder}: holds no weights to decide with; nothing was learned here yet")
@@ -56,7 +57,8 @@ class StaticEngine:
             settings.exploration_floor,
             None if settings.seed < 0 else settings.seed,
         )
-        self.gate = self.application.build_gate() if self.application.build_gate else None
+        self._judge = Judge(self.application, self._survived)
+        self.gate = self._judge.gate
         self._lock = threading.Lock()
         self._warn = RateLimit(10.0)
 
@@ -69,7 +71,9 @@ class StaticEngine:
         features = self.application.encode(observation)
         with self._lock:
             draw = self.policy.act(features)
-            verdict = self._judge(observation, draw.action, key)
+            verdict = self._judge.evaluate(observation, draw.action, key, self.model_version)
+            if verdict.send:
+                self._judge.sent(key, draw.action)
         return Decision.of(key, draw, verdict, self.model_version, time.time())
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
@@ -82,17 +86,8 @@ class StaticEngine:
                 results.append(error)
         return results
 
-    def _judge(self, observation: Any, action: tuple[int, ...], key: str) -> Verdict:
-        if self.gate is None:
-            return _OPEN
-        try:
-            verdict = self.gate.evaluate(observation, action, key, self.model_version)
-            if verdict.send:
-                self.gate.sent(key, action)
-        except Exception:
-            self._warn.exception(log, "version %d: the gate failed; the action is held back", self.model_version)
-            return Verdict(False, "gate_error", -math.inf, (0.0,) * len(self.application.gate_components))
-        return verdict
+    def _survived(self, what: str) -> None:
+        self._warn.exception(log, "version %d: %s", self.model_version, what)
 
     def reward(self, key: str, value: float) -> bool:
         """False: nothing waits for a reward."""
@@ -104,9 +99,24 @@ class StaticEngine:
 
     def forget(self, key: str) -> None:
         """The key will not come back."""
-        if self.gate is not None:
-            with self._lock:
-                self.gate.forget(key)
+        with self._lock:
+            self._judge.forget(key)
+
+    def reset(self) -> int:
+        """Raises SegmentMissing: there is nothing to reset."""
+        raise SegmentMissing(self.name, self.troubles()[0])
+
+    def troubles(self) -> list[str]:
+        """That nothing is learned, and what the application says."""
+        static = (
+            f"no instance is there: the saved weights of version {self.model_version} decide, nothing is recorded or"
+            " learned; restart the server once it runs"
+        )
+        return [static, *self.application.troubles()]
+
+    def get_stats(self) -> dict[str, Any]:
+        """Empty: nothing is counted."""
+        return {}
 
     def beat(self) -> None:
         """Nothing to show."""
@@ -131,8 +141,13 @@ def open_engine(
     try:
         return Engine.attach(instance, settings.inference.attach_timeout if timeout is None else timeout)
     except (SegmentMissing, SegmentInvalid) as error:
-        if not settings.inference.static_fallback:
-            raise
-        engine = StaticEngine(settings, instance)
-        log.error("%s; version %d decides, without recording or learning", error, engine.model_version)
-        return engine
+        return fall_back(settings, instance, error)
+
+
+def fall_back(config: Config, instance: str | None, error: SegmentMissing | SegmentInvalid) -> StaticEngine:
+    """What decides after attaching failed with `error`, which is raised again unless `inference.static_fallback`."""
+    if not config.inference.static_fallback:
+        raise error
+    engine = StaticEngine(config, instance)
+    log.error("%s; version %d decides, without recording or learning", error, engine.model_version)
+    return engine

@@ -12,13 +12,18 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from ..shared import commands, layout
+from ..shared.sampler import ReplayReader
 from ..shared.stats import training_stats
 from .json_response import JSON, BadBody, problem, read_json
 from .live import LiveView
+from .versions import rewards_by_version
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .server import Service
 
+_RECORDS = 20_000
+"""Newest experiences that the table of versions is made from; they are read in about ten milliseconds."""
 _STREAM_INTERVAL = 1.0
 _STREAM_EVENTS = 15
 """Events after which a stream ends and the page opens the next: an open response would hold up a server's shutdown."""
@@ -39,10 +44,11 @@ _ANSWERS = {
 class TrainingApi:
     """Endpoints on one service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, engine: Engine) -> None:
         self._service = service
-        self._control = service.engine.control
-        self._live = LiveView(service)
+        self._control = engine.control
+        self._live = LiveView(service, engine)
+        self._reader = ReplayReader(engine.control, engine.instance.records)
         self._streams = 0
 
     def routes(self) -> list[Route]:
@@ -50,6 +56,7 @@ class TrainingApi:
         return [
             Route("/api/training/stats", self.stats),
             Route("/api/training/history", self.history),
+            Route("/api/training/versions", self.versions),
             Route("/api/training/live", self.live),
             Route("/api/training/stream", self.stream),
             Route("/api/training/pause", self.pause, methods=["POST"]),
@@ -70,6 +77,16 @@ class TrainingApi:
         # All rows take some ten milliseconds of Python: beside the event loop, so that decisions go on in between.
         rows = await asyncio.to_thread(self._control.history, since, limit)
         return JSON({"model_version": self._control.get("version"), "rows": rows})
+
+    async def versions(self, request: Request) -> Response:
+        """What the decisions of each version above `since` earned, of the experiences still in memory."""
+        try:
+            since, limit = _range(request)
+        except ValueError as error:
+            return problem(400, str(error))
+        rows = await asyncio.to_thread(self._reader.recent, _RECORDS)
+        listed = rewards_by_version(rows, since, limit)
+        return JSON({"model_version": self._control.get("version"), "versions": listed})
 
     async def live(self, request: Request) -> Response:
         """The dashboard's picture of this moment, with the steps above `since`."""

@@ -181,10 +181,16 @@ def _out_of_range(config: GateConfig, given: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _in_one_line(error: ConfigError) -> str:
+    # The name without its folder: `/health` shows it to whoever may reach the server.
+    return f"{Path(error.source).name}: {'; '.join(error.problems)}"
+
+
 class GateConfigFile:
     """The configuration in force, read from a file that is looked at again every `hot_reload_interval`.
 
-    `current` is replaced by one assignment: a decision that took it once uses one configuration throughout.
+    `current` is replaced by one assignment: a decision that took it once uses one configuration throughout. `problem`
+    says why the file as it is now is not in force; it is empty if it is.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -192,12 +198,14 @@ class GateConfigFile:
         self._clock = clock
         self._seen: tuple[int, int, int] | None = None
         self.current = GateConfig()
+        self.problem = ""
         if path is not None:
             self._seen = self._stamp()
             try:
                 self.current = load_gate_config(path)
             except ConfigError as error:
                 log.error("gate configuration refused, every default is used: %s", error)
+                self.problem = f"the gate's configuration was refused, every default is used: {_in_one_line(error)}"
         self._next_look = clock() + self.current.hot_reload_interval
 
     def poll(self) -> None:
@@ -217,7 +225,11 @@ class GateConfigFile:
             config = load_gate_config(self._path)
         except ConfigError as error:
             log.error("changed gate configuration refused, the last good one stays: %s", error)
+            self.problem = (
+                f"the gate's changed configuration was refused, the last good one stays: {_in_one_line(error)}"
+            )
             return
+        self.problem = ""
         if config.chunks_per_axis != self.current.chunks_per_axis:
             log.warning(
                 "%s: chunks_per_axis cannot change from %d to %d without a restart",

@@ -202,7 +202,7 @@ class QueenProtocol:
         return "pong", replies.pong(client.id, request.timestamp, self.statistics.to_dict())
 
     def _health(self, client: Any, request: Request) -> tuple[str, Any]:
-        is_degraded = self.engine.enabled and not self.engine.trainer_alive
+        is_degraded = bool(self.engine.troubles())
         handler = {"supportedMessageTypes": self.supported, "statistics": self.statistics.to_dict()}
         training = {
             "enabled": self.engine.enabled,
@@ -219,6 +219,8 @@ class QueenProtocol:
         return self._uses_gpu
 
     def _stats(self) -> dict[str, Any]:
+        if self.engine.control is None:
+            raise BadFrame("TRAINER_NOT_AVAILABLE", "; ".join(self.engine.troubles()))
         try:
             return training_stats(self.engine.control)
         except Exception as error:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -109,7 +110,8 @@ class Application:
     `encode(observation)` returns float32[F], finite. `handler(engine)` returns the application's message handler for
     the bundled server, if it speaks a protocol of its own. `gate_components` and `context_dtype` are those of the gate
     and the reward calculator (they fix the record's size before either is built). `failed_reward` is what an action
-    earns that the client could not execute.
+    earns that the client could not execute. `troubles()` says what is wrong with the application's own files while it
+    goes on without them; the server reports itself degraded then.
     """
 
     name: str
@@ -123,6 +125,33 @@ class Application:
     gate_components: tuple[str, ...] = ()
     context_dtype: np.dtype[Any] | None = None
     failed_reward: float = -0.5
+    troubles: Callable[[], list[str]] = list
+
+
+def check_forward(model: torch.nn.Module, application: Application) -> None:
+    """Raises ApplicationError, naming the first difference, unless `forward` returns what the heads promise."""
+    import torch
+
+    wanted = ", ".join(f"{head.name} [B, {head.size}]" for head in application.heads)
+    promise = f"application {application.name}: forward must return one tensor of logits for each head ({wanted})"
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            found = model.eval()(torch.zeros(2, len(application.features)))
+    except Exception as error:
+        raise ApplicationError(
+            f"{promise}; for float32 [2, {len(application.features)}] it raises {error!r}"
+        ) from error
+    model.train(was_training)
+    if isinstance(found, torch.Tensor) or not hasattr(found, "__len__"):
+        raise ApplicationError(f"{promise}; it returns one {type(found).__name__}, not a tuple")
+    if len(found) != len(application.heads):
+        raise ApplicationError(f"{promise}; it returns {len(found)} of them")
+    for head, logits in zip(application.heads, found, strict=True):
+        if tuple(logits.shape) != (2, head.size) or logits.dtype != torch.float32:
+            raise ApplicationError(
+                f"{promise}; for {head.name} and 2 observations it returns {logits.dtype} {list(logits.shape)}"
+            )
 
 
 def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
@@ -148,14 +177,12 @@ def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
     return worst
 
 
-def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:
-    """Import module `name` and call its `create(settings, folder)`.
+def import_application(name: str, folder: Path) -> ModuleType:
+    """The application's module. One that lies in `folder` is found without being installed (the folder is added to
+    the end of `sys.path`).
 
-    `folder` is the folder of the configuration file: relative paths in `settings` start there, and a module that lies
-    in it is found without being installed (the folder is added to the end of `sys.path`).
-
-    Raises ApplicationError if the name is badly written, the module does not exist or has no `create`. An
-    ImportError from inside the user's module is passed on untouched.
+    Raises ApplicationError if the name is badly written or the module does not exist. An ImportError from inside the
+    user's module is passed on untouched.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise ApplicationError(f"application: {name!r} is not a module name such as 'tandem.queen'")
@@ -164,11 +191,20 @@ def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Ap
     if lies_here and str(folder.absolute()) not in sys.path and importlib.util.find_spec(first) is None:
         sys.path.append(str(folder.absolute()))
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ApplicationError(f"application: no module named {name!r} can be imported") from error
         raise
+
+
+def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:
+    """Import module `name` and call its `create(settings, folder)`.
+
+    `folder` is the folder of the configuration file: relative paths in `settings` start there. Raises what
+    `import_application` raises, and ApplicationError if the module has no `create`.
+    """
+    module = import_application(name, folder)
     create = getattr(module, "create", None)
     if create is None:
         raise ApplicationError(f"application: module {name!r} has no function create(settings, folder)")

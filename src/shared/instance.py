@@ -1,14 +1,15 @@
 """One running instance: creating all of its segments, and attaching to them by name.
 
-`python -m tandem.shared.instance --instance NAME [--config FILE]` creates one (a short-lived process, so that the
-supervisor never imports torch). The control segment's schema carries the whole effective configuration: who attaches
-needs the name only. If the creator dies half way the control segment has no magic, nobody attaches, and the next `ctl
-up` sweeps what is left.
+`python -m tandem.shared.instance --instance NAME` creates one from the configuration on its standard input, as JSON (a
+short-lived process, so that the supervisor never imports torch). The control segment's schema carries the whole
+effective configuration: who attaches needs the name only. If the creator dies half way the control segment has no
+magic, nobody attaches, and the next `ctl up` sweeps what is left.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .application import Application, load_application
+from .application import Application, check_forward, load_application
 from .arrays import create_array
 from .checkpoints import CheckpointStore, load_tensors
-from .config import Config, load, parse, read_reloaded
+from .config import Config, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
@@ -62,6 +63,7 @@ def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
     application = load_application(config.application, config.settings, Path(config.folder))
     records = record_layout(application)
     flat = FlatModel(seeded_model(application, config.trainer.seed))
+    check_forward(flat.model, application)
     data_dir = (Path(config.data_dir) / instance).absolute()
     kept = data_dir / "kept"
     version = load_newest(data_dir, flat)
@@ -191,19 +193,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Create an instance from the command line: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.shared.instance", description="Create an instance.")
     parser.add_argument("--instance", default="default")
-    parser.add_argument("--config", default=None)
-    parser.add_argument("--port", type=int, default=None)
-    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--folder", default=".", help="where the configuration's relative paths start")
     parser.add_argument("--fresh", action="store_true", help="start with empty rings")
     options = parser.parse_args(arguments)
     try:
-        config = load(options.config)
-        plain = config.to_dict()
-        if options.port is not None:
-            plain["inference"]["port"] = options.port
-        if options.data_dir is not None:
-            plain["data_dir"] = options.data_dir
-        create_instance(options.instance, parse(plain, options.config or "defaults", config.folder), options.fresh)
+        config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
+        create_instance(options.instance, config, options.fresh)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from this table.
 from __future__ import annotations
 
 MAGIC = int.from_bytes(b"TANDEM\x00\x01", "little")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 MAX_SLOTS = 16
 MAX_LANES = 16
@@ -112,6 +112,7 @@ _TRAINER: list[Field] = [
     ("metrics.live_best_version", "u64", "that version (0: none yet)"),
     ("metrics.guard_rollbacks", "u64", "rollbacks that the live guard made by itself"),
     ("trainer.config_revision", "u64", "reloads so far; above 0 config.json in the data folder is in force"),
+    ("trainer.unsaved", "u64", "checkpoints in a row that could not be saved (0: the last one was)"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..shared.config import Config
+from ..shared.application import import_application
+from ..shared.config import Config, ContinuousTrainingConfig
 from ..shared.control import Control
 from ..shared.errors import SupervisorError
 from ..shared.processes import start_ticks
@@ -31,10 +32,13 @@ _END = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Game:
-    """What is played: seconds of real time (None: until stopped), times faster than real, and the world's size."""
+    """What is played: seconds of real time (None: until stopped), times faster than real, and the world's size.
+
+    A field that is None is left to the game client.
+    """
 
     seconds: float | None = None
-    speed: float | None = None
+    speed: float = 100.0
     territories: int | None = None
     seed: int | None = None
 
@@ -48,8 +52,29 @@ class Game:
         return command
 
 
+def adapted(config: Config, speed: float) -> Config:
+    """The configuration for a game played `speed` times faster than real.
+
+    The application's module may say what that takes in a function `demonstration(speed)`: settings of its own and of
+    the section `trainer`. What the configuration says otherwise than by default goes first.
+    """
+    find = getattr(import_application(config.application, Path(config.folder)), "demonstration", None)
+    wanted = {} if find is None else find(speed)
+    default = ContinuousTrainingConfig()
+    trainer = {
+        name: value
+        for name, value in wanted.get("trainer", {}).items()
+        if getattr(config.trainer, name) == getattr(default, name)
+    }
+    return dataclasses.replace(
+        config,
+        settings={**wanted.get("settings", {}), **config.settings},
+        trainer=dataclasses.replace(config.trainer, **trainer),
+    )
+
+
 def play(
-    config: Config, config_path: str | None, game: Game, tell: Callable[[str], None], live: Callable[[Control], None]
+    config: Config, game: Game, tell: Callable[[str], None], live: Callable[[Control], None]
 ) -> dict[str, Any] | None:
     """Play, and leave nothing behind. The figures, or None if a signal ended it.
 
@@ -57,8 +82,8 @@ def play(
     Raises StartFailed, or SupervisorError if the game client fails.
     """
     with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
-        config = dataclasses.replace(config, data_dir=folder)
-        supervisor = Supervisor(f"demo-{os.getpid()}", config, config_path, keep=False)
+        config = dataclasses.replace(adapted(config, game.speed), data_dir=folder)
+        supervisor = Supervisor(f"demo-{os.getpid()}", config, keep=False)
         supervisor.handle_signals(hangup=True)
         tell("starting the server and the trainer")
         try:

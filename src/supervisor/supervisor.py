@@ -7,6 +7,7 @@ short-lived process. If the supervisor is killed, the children run on and the ne
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import os
@@ -51,17 +52,13 @@ class StartFailed(SupervisorError):
 class Supervisor:
     """Starts, watches and stops one instance.
 
-    `config_path` is the file that `config` came from; `config.inference.port` and `config.data_dir` may differ from
-    what the file says. `fresh` starts with empty rings, `keep` keeps them at the
-    end. Raises InstanceBusy at `open` if another supervisor lives.
+    `fresh` starts with empty rings, `keep` keeps them at the end. Raises InstanceBusy at `open` if another supervisor
+    lives.
     """
 
-    def __init__(
-        self, instance: str, config: Config, config_path: str | None = None, fresh: bool = False, keep: bool = True
-    ) -> None:
+    def __init__(self, instance: str, config: Config, fresh: bool = False, keep: bool = True) -> None:
         self.instance = check_instance(instance)
         self.config = config
-        self.config_path = config_path
         self.fresh = fresh
         self.keep = keep
         self.folder = Path(config.data_dir).absolute() / instance
@@ -191,12 +188,12 @@ class Supervisor:
             log.info("left by a crash: %s", line)
         self._choose_port()
         command = [sys.executable, "-m", "tandem.shared.instance", "--instance", self.instance]
-        command += ["--port", str(self.config.inference.port), "--data-dir", str(self.folder.parent)]
-        command += ["--fresh"] if self.fresh else []
-        command += [] if self.config_path is None else ["--config", self.config_path]
-        with tempfile.TemporaryFile() as output:
+        command += ["--folder", self.config.folder, *(["--fresh"] if self.fresh else [])]
+        with tempfile.TemporaryFile("w+") as wanted, tempfile.TemporaryFile() as output:
+            json.dump(self.config.to_dict(), wanted)
+            wanted.seek(0)
             creator = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment(),
+                command, stdin=wanted, stdout=output, stderr=output, env=self._environment(),
                 start_new_session=True,
             )  # fmt: skip
             pidfd = os.pidfd_open(creator.pid)

@@ -16,8 +16,8 @@ from ..shared.weights import FlatModel
 
 _SMALLEST_RMS = 0.1
 """The norm of weights that are smaller than this on average is taken as if they were not: they may start at zero."""
-_ROWS = 64
-"""Rows of the batch on which a candidate's entropy is measured."""
+_GLANCE = 4
+"""Rows of the batch that are looked at first: another pass of the whole batch would cost a third of the step."""
 
 
 class PublishGuard:
@@ -27,8 +27,6 @@ class PublishGuard:
         self.flat = flat
         self.heads = heads
         self.config = config
-        self.entropy = math.inf
-        self._candidate_entropy = math.inf
 
     def find_fault(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
         """What is wrong with the model as it is now, naming the tensor; None if it may be published.
@@ -47,15 +45,7 @@ class PublishGuard:
         if limit and jump > limit:
             name = self._name_tensor(in_force)
             return f"the weights would move by {jump:.2g} of their norm (guard_max_jump: {limit:g}); {name}"
-        return self._collapse(observations)
-
-    def accept(self) -> None:
-        """The candidate was published."""
-        self.entropy = self._candidate_entropy
-
-    def restart(self) -> None:
-        """Other weights are in force: there is nothing to compare the entropy with."""
-        self.entropy = self._candidate_entropy = math.inf
+        return self._collapse(in_force, observations)
 
     def _pairs(self, in_force: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         specs = self.flat.layout.specs
@@ -80,23 +70,34 @@ class PublishGuard:
                 farthest, name = distance, candidate
         return f"{name} moves farthest, by {farthest:.2g}"
 
-    def _collapse(self, observations: torch.Tensor) -> str | None:
+    def _collapse(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
         limit = self.config.guard_min_entropy
-        if not limit:
+        if not limit or self._entropy(observations[:_GLANCE]) >= 2 * limit:
             return None
+        after = self._entropy(observations)
+        if not math.isfinite(after):
+            return "the policy's probabilities are not finite"
+        if after >= limit:
+            return None
+        before = self._entropy(observations, in_force)
+        if after < 0.5 * before:
+            return f"the policy's entropy would fall from {before:.2g} to {after:.2g} nats in one step"
+        return None
+
+    def _entropy(self, observations: torch.Tensor, weights: torch.Tensor | None = None) -> float:
+        """The policy's mean entropy on these observations, in nats: the candidate's, or with `weights` theirs."""
         model = self.flat.model
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            heads = model(observations[:_ROWS])
+            heads = (
+                model(observations)
+                if weights is None
+                else torch.func.functional_call(model, dict(self.flat.layout.views(weights)), (observations,))
+            )
             entropy = 0.0
             for logits in heads:
                 log_probability = torch.log_softmax(logits, dim=1)
                 entropy -= float((log_probability.exp() * log_probability).sum(dim=1).mean())
         model.train(was_training)
-        self._candidate_entropy = entropy
-        if not math.isfinite(entropy):
-            return "the policy's probabilities are not finite"
-        if entropy < limit and self.entropy != math.inf and entropy < 0.5 * self.entropy:
-            return f"the policy's entropy would fall from {self.entropy:.2g} to {entropy:.2g} nats in one step"
-        return None
+        return entropy

@@ -62,8 +62,10 @@ class CheckpointKeeper:
             self.store.prune(self.config.checkpoints_kept, self._best_versions() | {spare})
         except CheckpointError as error:
             log.error("version %d: no checkpoint: %s", version, error)
+            self.control.add("trainer.unsaved")
             return False
         self.saved_version = version
+        self.control.set("trainer.unsaved", 0)
         log.info("version %d: checkpoint saved", version)
         return True
 

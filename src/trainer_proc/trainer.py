@@ -204,7 +204,6 @@ class ContinuousTrainer:
             strategy.update(self.buffer.reader, rows, result.losses)
         version = self.model_version + 1
         self._publish(version)
-        self.guard.accept()
         row = history_row(version, rows, rewards, result, (time.perf_counter() - started) * 1e3)
         self.metrics.record(row)
         log.info(
@@ -245,7 +244,11 @@ class ContinuousTrainer:
         return version
 
     def reset(self) -> int:
-        """Publish fresh weights under the next version; what older versions decided is not trained on any more."""
+        """Publish fresh weights under the next version; what older versions decided is not trained on any more.
+
+        The weights of now are saved first, so that a rollback can bring them back.
+        """
+        self.checkpoint()
         generation = self.control.get("generation") + 1
         seed = -1 if self.config.seed < 0 else self.config.seed + generation
         fresh = FlatModel(seeded_model(self.instance.application, seed))
@@ -306,7 +309,6 @@ class ContinuousTrainer:
         """Publish weights that did not come from a step, and begin the comparisons anew."""
         version = self.model_version + 1
         self._publish(version)
-        self.guard.restart()
         self._scores.restart(version)
         self.metrics.record_event(event_row(version, event))
         return version

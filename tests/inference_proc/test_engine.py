@@ -328,3 +328,24 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
     assert (engine.policy.temperature, engine.policy.floor) == (3.0, 0.25)
     engine.decide("a", observe(1, 2, 3, 4))
     assert engine.get_stats()["lane"]["decided"] == 1
+
+
+def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, rewarding_application: str) -> None:
+    """An operator's reset or another server's: the next beat forgets rewards, pending decisions and the gate's state."""
+    engine = engine_of(application=rewarding_application)
+    for value in (0.1, 0.2):
+        engine.decide("a", observe(value, 1))
+    engine.beat()
+    assert (engine.get_stats()["size"], engine.get_stats()["pending_count"]) == (1, 1)
+    engine.control.add("generation")
+    engine.beat()
+    assert (engine.get_stats()["size"], engine.get_stats()["pending_count"]) == (0, 0)
+    assert engine.decide("a", observe(0.4, 1)).last_reward is None
+    engine.beat()
+    assert engine.get_stats()["pending_count"] == 1
+    assert balanced(engine.get_stats())
+    engine.reset()
+    engine.control.add("generation")
+    engine.decide("a", observe(0.1, 1))
+    engine.beat()
+    assert engine.get_stats()["pending_count"] == 1, "its own reset is not taken for another's"

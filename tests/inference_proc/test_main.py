@@ -155,3 +155,52 @@ def test_without_an_instance_the_descriptor_limit_is_all_that_changes() -> None:
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.strip() == "(256, 256)"
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_without_an_instance_the_newest_checkpoint_decides_if_asked_for(
+    instance_name: str, wait_until: Callable[..., Any], tmp_path: Path, fallback: bool
+) -> None:
+    """With `inference.static_fallback` the whole protocol is served, degraded; without it the process ends with 1."""
+    from tandem.queen import create
+    from tandem.shared.checkpoints import CheckpointStore
+    from tandem.shared.weights import FlatModel
+
+    model = FlatModel(create({}, tmp_path).build_model())
+    CheckpointStore(tmp_path / "data" / instance_name / "checkpoints").save(7, model.state(), {}, {})
+    port = free_port()
+    plain = {
+        "data_dir": str(tmp_path / "data"),
+        "inference": {"port": port, "static_fallback": fallback, "attach_timeout": 0.1},
+    }
+    (tmp_path / "simulation_gate.yaml").write_text("{}", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(json.dumps(plain), encoding="utf-8")
+    command = [sys.executable, "-W", "error", "-m", "tandem.inference_proc", "--instance", instance_name]
+    with subprocess.Popen([*command, "--config", "config.yaml"], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            if not fallback:
+                assert process.wait(60) == 1
+                assert instance_name in process.stderr.read().decode()
+                return
+            wait_until(lambda: is_ready(port), "the server answers", 60)
+            with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as client:
+                decided = ask(client, browser_observation())
+                assert decided["type"] in ("spawn_decision", "no_action")
+                assert decided["data"]["modelVersion"] == 7
+                status = ask(client, {"type": "training_status_request"})
+                assert status["data"]["errorCode"] == "TRAINER_NOT_AVAILABLE"
+                assert ask(client, {"type": "gate_stats_request"})["type"] == "gate_stats_response"
+                assert ask(client, {"type": "health_check"})["data"]["status"] == "degraded"
+                refused = ask(client, {"type": "reset_nn", "data": {"confirm": True}})
+                assert refused["data"]["errorCode"] == "RESET_ERROR"
+            (reason,) = httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).json()["reasons"]
+            assert "the saved weights of version 7 decide" in reason
+            found = {
+                path: httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code
+                for path in ("/", "/system/status", "/openapi.json", "/reset-nn", "/dashboard", "/metrics")
+            }
+            assert list(found.values()) == [200, 200, 200, 503, 404, 404]
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0

@@ -7,13 +7,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from server_kit import ask, browser_observation
 from tandem.shared.segments import list_segments
 from tandem.supervisor import family, view
+from websockets.sync.client import connect
 
 from .conftest import ROOT, Ctl, parsed
 from .test_ctl import own_server
@@ -56,10 +59,10 @@ def test_an_operator_has_the_trainer_in_hand(ctl: Ctl, toy_application: str, wai
     assert good.returncode == 0
     assert good.stdout.startswith("OK")
 
-    rolled = parsed(ctl.script("rollback", "--to", str(paused), "--json"))
+    rolled = parsed(ctl.script("rollback", str(paused), "--json"))
     assert rolled["restored_version"] == paused
     assert rolled["model_version"] > rolled["before"] > paused
-    missing = ctl.script("rollback", "--to", "999999999")
+    missing = ctl.script("rollback", "999999999")
     assert missing.returncode == 1
     assert "no such checkpoint" in missing.stderr
     listed = parsed(ctl.script("checkpoints", "--json"))["checkpoints"]
@@ -87,6 +90,59 @@ def test_an_operator_has_the_trainer_in_hand(ctl: Ctl, toy_application: str, wai
     shown = ctl("top", "--count", "1")
     assert shown.returncode == 0
     assert "loss" in shown.stdout
+
+
+def test_commands_take_effect_under_load_without_a_failed_request(ctl: Ctl, wait_until: Wait) -> None:
+    """Two clients observe as fast as they are answered; each command is seen in their decisions, and none fails."""
+    (ctl.folder / "simulation_gate.yaml").write_text("{}", encoding="utf-8")
+    started = ctl.up()
+    assert started.returncode == 0, started.stderr
+    url = ctl.status["url"].replace("http", "ws") + "/ws"
+    stop = threading.Event()
+    versions: list[list[int]] = [[], []]
+    failures: list[str] = []
+
+    def play(number: int) -> None:
+        with connect(url, proxy=None) as client:
+            while not stop.is_set():
+                reply = ask(client, browser_observation(territory=f"territory_{number}"))
+                if reply["type"] not in ("spawn_decision", "no_action"):
+                    failures.append(str(reply))
+                versions[number].append(reply["data"]["modelVersion"])
+
+    def decided() -> int:
+        return versions[0][-1] if versions[0] else 0
+
+    threads = [threading.Thread(target=play, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: decided() > 3, "new versions decide")
+        assert ctl.script("checkpoint").returncode == 0
+        kept = parsed(ctl.script("checkpoints", "--json"))["checkpoints"][-1]["version"]
+        assert ctl.script("pause").returncode == 0
+        wait_until(
+            lambda: ctl.status["paused"] and decided() == ctl.status["model_version"], "the last version decides"
+        )
+        paused = decided()
+        rolled = parsed(ctl.script("rollback", str(kept), "--json"))["model_version"]
+        assert rolled > paused
+        wait_until(lambda: decided() == rolled, "the restored weights decide while training is paused")
+        assert ctl.script("reset").returncode == 2
+        assert parsed(ctl.script("reset", "--yes", "--json"))["generation"] == 1
+        wait_until(lambda: decided() == rolled + 1, "fresh weights decide")
+        assert parsed(ctl.script("rollback", "--json"))["restored_version"] == kept
+        assert ctl.script("resume").returncode == 0
+        wait_until(lambda: decided() > rolled + 5, "training goes on")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert failures == []
+    for mine in versions:
+        assert mine == sorted(mine), "the version fell"
+    lane = parsed(ctl.script("status", "--json"))["buffer"]
+    assert lane["size"] > 0
 
 
 def test_a_hundred_kills_leave_no_extra_file(ctl: Ctl, toy_application: str, wait_until: Wait) -> None:

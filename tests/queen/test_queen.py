@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,25 @@ def test_costs_of_the_features_follow_the_gate(observe: Any) -> None:
     assert features[25:27].tolist() == pytest.approx([7 / 12, 4 / 6])
 
 
+def test_the_gate_keeps_the_time_of_a_fast_game(observe: Any) -> None:
+    """At speed 1,000,000 a chunk is fresh again at once; at the game's own speed it stays spawned into."""
+    action, seen = (51, 0), observe(mining=[50], queen=100)
+
+    def bonus_after_a_spawn(speed: float) -> float:
+        build = create({"speed": speed}, CONFIGS).build_gate
+        assert build is not None
+        gate = build()
+        gate.sent("a", action)
+        time.sleep(0.001)
+        return gate.evaluate(seen, action, "a", 0).components[3]
+
+    assert bonus_after_a_spawn(1e6) == pytest.approx(0.2)
+    assert bonus_after_a_spawn(1.0) < 0.01
+
+
 def test_every_bad_setting_is_listed() -> None:
     """Unknown, mistyped and forbidden settings are refused in one message."""
-    settings = {"modl": "x", "feature_set": "v30", "presence": 1, "gate_config": 5, "model": ["candidates"]}
+    settings = {"modl": "x", "feature_set": "v30", "presence": 1, "gate_config": 5, "model": ["candidates"], "speed": 0}
     with pytest.raises(ConfigError) as caught:
         create(settings, CONFIGS)
     assert len(caught.value.problems) == len(settings)

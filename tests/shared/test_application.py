@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tandem.shared.application import Application, load_application
+from tandem.shared.application import ActionHead, Application, check_forward, load_application
 from tandem.shared.errors import ApplicationError
 
 
@@ -43,3 +44,28 @@ def test_an_error_inside_the_module_is_passed_on(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="module_that_is_missing_inside"):
         load_application("broken_application", {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda x: x[:, :3], "it returns one Tensor, not a tuple"),
+        (lambda x: (x[:, :3], x[:, :2], x), "it returns 3 of them"),
+        (lambda x: (x[:, :3], x[:, :1]), "for second and 2 observations it returns torch.float32 [2, 1]"),
+        (lambda x: (x[:, :3].double(), x[:, :2]), "for first and 2 observations it returns torch.float64 [2, 3]"),
+        (lambda x: x @ x, "it raises RuntimeError"),
+    ],
+)
+def test_a_forward_that_does_not_fit_the_heads_is_named(forward: Any, message: str) -> None:
+    """The message says what was promised and what came."""
+    import torch
+
+    class Model(torch.nn.Module):
+        def forward(self, observations: torch.Tensor) -> Any:
+            return forward(observations)
+
+    heads = (ActionHead("first", 3), ActionHead("second", 2))
+    application = Application(name="toy", features=tuple("abcd"), heads=heads, build_model=Model)
+    with pytest.raises(ApplicationError, match="first \\[B, 3\\], second \\[B, 2\\]") as caught:
+        check_forward(Model(), application)
+    assert message in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,20 +102,23 @@ def test_a_changed_application_is_refused_naming_the_part(
 
 def test_the_command_creates_an_instance(instance_name: str, toy_application: str, tmp_path: Path) -> None:
     """`python -m tandem.shared.instance` is what the supervisor runs; a failure is one message and status 1."""
-    path = tmp_path / "c.yaml"
-    path.write_text(f"application: {toy_application}\ntrainer:\n  buffer_capacity: 32\n", encoding="utf-8")
-    command = [sys.executable, "-m", "tandem.shared.instance", "--instance", instance_name, "--config", str(path)]
-    command += ["--data-dir", str(tmp_path / "data"), "--port", "1234"]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    plain = {"application": toy_application, "data_dir": str(tmp_path / "data"), "trainer": {"buffer_capacity": 32}}
+    command = [sys.executable, "-m", "tandem.shared.instance", "--instance", instance_name, "--folder", str(tmp_path)]
+
+    def create(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+
+    first = create(json.dumps(plain))
     assert (first.returncode, first.stderr) == (0, "")
     attached = Instance(instance_name)
-    assert attached.config.inference.port == 1234
+    assert (attached.config.trainer.buffer_capacity, attached.config.folder) == (32, str(tmp_path))
     assert attached.data_dir == tmp_path / "data" / instance_name
     attached.control.close()
-    second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert second.returncode == 1
-    assert "exists already" in second.stderr
-    assert "Traceback" not in second.stderr
+    for text, message in ((json.dumps(plain), "exists already"), ("no json", "Expecting value")):
+        refused = create(text)
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_every_error_of_creation_is_a_typed_one(instance_name: str, tmp_path: Path) -> None:

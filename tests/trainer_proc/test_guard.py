@@ -72,20 +72,31 @@ def test_a_jump_is_refused_and_the_farthest_tensor_named(guard, flat):
 
 
 def test_a_policy_that_collapses_in_one_step_is_refused(guard, flat):
-    """A fall of the entropy below the limit from above twice of it is refused; being that sure already is not."""
+    """A fall of the entropy below the limit to less than half is refused; being that sure already is not."""
     guard.config = dataclasses.replace(guard.config, guard_max_jump=0.0)
     before = flat.flat.clone()
     assert guard.find_fault(before, OBSERVATIONS) is None
-    guard.accept()
     with torch.no_grad():
         flat.model.layer.bias[0] += 20.0
     fault = guard.find_fault(before, OBSERVATIONS)
     assert fault is not None
-    assert "entropy would fall" in fault
-    guard.restart()
+    assert "entropy would fall from 1." in fault
+    assert guard.find_fault(flat.flat.clone(), OBSERVATIONS) is None
+    guard.config = dataclasses.replace(guard.config, guard_min_entropy=0.0)
     assert guard.find_fault(before, OBSERVATIONS) is None
-    guard.accept()
-    assert guard.find_fault(before, OBSERVATIONS) is None
+
+
+def test_a_policy_that_is_sure_of_the_first_rows_only_has_not_collapsed(guard, flat):
+    """The glance at a few rows only says when to look at all of them."""
+    guard.config = dataclasses.replace(guard.config, guard_max_jump=0.0)
+    before = flat.flat.clone()
+    with torch.no_grad():
+        flat.model.layer.weight[0] = torch.tensor([50.0, 0.0, 0.0, 0.0])
+        flat.model.layer.bias.zero_()
+    observations = OBSERVATIONS.clone()
+    observations[:4, 0], observations[4:, 0] = 1.0, 0.0
+    assert guard.find_fault(before, observations[:4]) is not None
+    assert guard.find_fault(before, observations) is None
 
 
 def test_the_check_leaves_the_model_in_its_mode(guard, flat):

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pause": ("pause", "light", "let the trainer idle while decisions go on"),
     "resume": ("resume", "light", "let the trainer go on"),
     "rollback": ("rollback", "light", "decide with the weights of a checkpoint again"),
+    "reset": ("reset", "light", "begin anew with fresh weights"),
     "checkpoint": ("checkpoint", "light", "save the newest weights now"),
     "checkpoints": ("checkpoints", "light", "what is on disk to roll back to"),
     "instances": ("instances", "light", "every instance in shared memory"),

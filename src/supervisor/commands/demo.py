@@ -19,7 +19,9 @@ EXITS = "0 it was played; 1 something did not start or failed; 2 the configurati
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seconds", type=float, metavar="N", help="end after N seconds (default: Ctrl-C ends it)")
-    parser.add_argument("--speed", type=float, metavar="X", help="the game's time against real time")
+    parser.add_argument(
+        "--speed", type=float, metavar="X", default=100.0, help="the game's time against real time (default: 100)"
+    )
     parser.add_argument("--territories", type=int, metavar="N", help="territories played at once")
     parser.add_argument("--seed", type=int, metavar="K", help="of the game's world")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="port of the server (default: any free one)")
@@ -29,14 +31,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play it."""
-    path = config_path(options.config)
-    config = with_port(load(path), options.port)
+    config = with_port(load(config_path(options.config)), options.port)
     if config.inference.command.strip():
         # The demonstration is of the bundled server.
         config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, command=""))
     quiet_logging()
     game = Game(options.seconds, options.speed, options.territories, options.seed)
-    result = play(config, path, game, _tell, LiveLine())
+    result = play(config, game, _tell, LiveLine())
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if result is None:

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-EXAMPLE = "ctl rollback --to best"
+EXAMPLE = "ctl rollback best"
 EXITS = "0 older weights decide now; 1 there is no such checkpoint, or nothing runs"
 
 
@@ -19,7 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     add_instance(parser)
     parser.add_argument(
-        "--to", default="previous", metavar="V", help="a version, `previous` (the default) or `best` (by live reward)"
+        "to",
+        nargs="?",
+        default="previous",
+        metavar="VERSION|best|previous",
+        help="the checkpoint: its version, the best by live reward, or the one before the weights in force (default)",
     )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds (10)")
@@ -32,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.to.isdecimal() or int(options.to) == PREVIOUS:
             from ...shared.errors import SupervisorError
 
-            raise SupervisorError(f"--to: {options.to!r} is neither a version nor `previous` nor `best`")
+            raise SupervisorError(f"{options.to!r} is neither a version nor `best` nor `previous`")
         argument = int(options.to)
     control = operate.open_running(options.instance)
     before = control.get("version")

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.detach:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
-    supervisor = Supervisor(options.instance, config, path, options.fresh)
+    supervisor = Supervisor(options.instance, config, options.fresh)
     _start_logging(supervisor, config, to_file=options.report is None)
     supervisor.handle_signals(hangup=options.report is None)
     try:
@@ -132,7 +132,7 @@ def describe(message: dict[str, Any]) -> list[str]:
 
 
 def _detach(options: argparse.Namespace, path: str | None, config: Config) -> int:
-    supervisor = Supervisor(options.instance, config, path)
+    supervisor = Supervisor(options.instance, config)
     output = LogFile(
         supervisor.folder / "logs" / "supervisor.log", config.supervisor.log_max_bytes, config.supervisor.log_files
     )

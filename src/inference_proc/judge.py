@@ -1,0 +1,96 @@
+"""The application's judgement on the decision path: its gate and its reward, called so that neither can break it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..shared.application import Application, Gate, RewardCalculator, Verdict
+
+log = logging.getLogger(__name__)
+
+_OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
+
+
+class Judge:
+    """Calls gate and reward calculator, if the application has them. `survived(what)` is told of each failure, inside
+    the handler of its exception; the decision goes on. `leak` is the share of blocked actions that are let through all
+    the same, drawn by `random`. Not thread-safe: the engine holds its lock around every call.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        survived: Callable[[str], None],
+        leak: float = 0.0,
+        random: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self.gate: Gate | None = application.build_gate() if application.build_gate else None
+        self.rewards: RewardCalculator | None = application.build_reward() if application.build_reward else None
+        self._held_back = Verdict(False, "gate_error", -math.inf, (0.0,) * len(application.gate_components))
+        self._survived = survived
+        self._leak = leak
+        self._random = random
+
+    def evaluate(self, observation: Any, action: tuple[int, ...], key: Hashable, version: int) -> Verdict:
+        """The gate's verdict; everything is sent without a gate, and held back by one that raises."""
+        if self.gate is None:
+            return _OPEN
+        try:
+            verdict = self.gate.evaluate(observation, action, key, version)
+        except Exception:
+            self._survived("the gate failed; the action is held back")
+            return self._held_back
+        if self._leak and not verdict.send and math.isfinite(verdict.expected_reward) and self._random() < self._leak:
+            log.info("version %d: key %r: a blocked action is let through to judge the gate", version, key)
+            return dataclasses.replace(verdict, send=True, reason="gate_leak")
+        return verdict
+
+    def context(self, observation: Any) -> NDArray[Any] | None:
+        """What the reward of a decision on this observation will be computed from. May raise."""
+        return None if self.rewards is None else self.rewards.context(observation)
+
+    def reward(
+        self, context: NDArray[Any], action: tuple[int, ...], executed: bool, observation: Any
+    ) -> tuple[float, dict[str, float]] | None:
+        """The reward of an earlier decision and its components; None if it cannot be computed."""
+        if self.rewards is None:
+            return None
+        try:
+            return self.rewards.reward(context, action, executed, observation)
+        except Exception:
+            self._survived("the reward of a decision could not be computed")
+            return None
+
+    def sent(self, key: Hashable, action: tuple[int, ...]) -> None:
+        """The action was let through."""
+        self._tell("sent", key, action)
+
+    def failed(self, key: Hashable, action: tuple[int, ...]) -> None:
+        """The action that was sent last could not be executed."""
+        self._tell("failed", key, action)
+
+    def rewarded(self, reward: float) -> None:
+        """A reward came in."""
+        self._tell("rewarded", reward)
+
+    def forget(self, key: Hashable) -> None:
+        """The key will not come back."""
+        self._tell("forget", key)
+
+    def clear(self) -> None:
+        """The instance was reset."""
+        self._tell("clear")
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        if self.gate is None:
+            return
+        try:
+            getattr(self.gate, what)(*arguments)
+        except Exception:
+            self._survived(f"the gate's bookkeeping failed ({what})")
