@@ -87,7 +87,7 @@ class ContinuousTrainingConfig:
         at_least=0, live=True,
     )  # fmt: skip
     guard_min_entropy: float = setting(
-        0.05, "a step that takes the policy's entropy (nats) below this from above twice of it is refused",
+        0.05, "a step that takes the policy's entropy (nats) below this and to less than half is refused",
         at_least=0, live=True,
     )  # fmt: skip
     live_guard: bool = setting(

@@ -111,7 +111,7 @@ def make_batch(rows: NDArray[Any], rewards: NDArray[np.float32], device: torch.d
 
 
 def history_row(
-    version: int, rows: NDArray[Any], rewards: NDArray[np.float32], result: StepResult, step_ms: float
+    version: int, rows: NDArray[Any], rewards: NDArray[np.float32], result: StepResult, step_ms: float = 0.0
 ) -> dict[str, float]:
     """The step-history row of a training step on `rows` that became `version`."""
     lag = (version - 1) - rows["version"].astype(np.int64)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..shared.application import import_application
 from ..shared.config import Config, ContinuousTrainingConfig
 from ..shared.control import Control
 from ..shared.errors import SupervisorError
@@ -58,6 +57,8 @@ def adapted(config: Config, speed: float) -> Config:
     The application's module may say what that takes in a function `demonstration(speed)`: settings of its own and of
     the section `trainer`. What the configuration says otherwise than by default goes first.
     """
+    from ..shared.application import import_application  # here, so that the help of the command needs no package
+
     find = getattr(import_application(config.application, Path(config.folder)), "demonstration", None)
     wanted = {} if find is None else find(speed)
     default = ContinuousTrainingConfig()

@@ -203,9 +203,12 @@ class ContinuousTrainer:
         if isinstance(strategy, Prioritized) and result.losses is not None:
             strategy.update(self.buffer.reader, rows, result.losses)
         version = self.model_version + 1
+        row = history_row(version, rows, rewards, result)
         self._publish(version)
-        row = history_row(version, rows, rewards, result, (time.perf_counter() - started) * 1e3)
+        # Directly after: a trainer that is killed in between leaves a version without its row.
+        row["step_ms"] = (time.perf_counter() - started) * 1e3
         self.metrics.record(row)
+        self._remember_good()
         log.info(
             "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
             version, result.loss, row["reward"], len(rows), row["step_ms"],
@@ -303,12 +306,15 @@ class ContinuousTrainer:
         else:
             self._staging.copy_(self.flat.flat)
             self._publisher.publish(self._staging, version)
+
+    def _remember_good(self) -> None:
         self._good = {name: tensor.clone() for name, tensor in self.learner.state().items()}
 
     def _publish_other(self, event: int) -> int:
         """Publish weights that did not come from a step, and begin the comparisons anew."""
         version = self.model_version + 1
         self._publish(version)
+        self._remember_good()
         self._scores.restart(version)
         self.metrics.record_event(event_row(version, event))
         return version
@@ -366,7 +372,7 @@ class ContinuousTrainer:
                 torch.set_rng_state(random)
             if checkpoint.manifest.get("sampler"):
                 self.buffer.reader.rng.bit_generator.state = checkpoint.manifest["sampler"]
-        self._good = {name: tensor.clone() for name, tensor in self.learner.state().items()}
+        self._remember_good()
         log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
 
     def _sampler_state(self) -> Any:

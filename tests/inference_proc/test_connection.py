@@ -288,6 +288,19 @@ def test_a_client_that_never_reads_stops_only_itself(server: Any) -> None:
             assert_silent(other)
 
 
+def test_a_client_that_never_reads_is_cut_off(start_server: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
+    """After `write_timeout` without taking an answer its connection is closed, though its system goes on acknowledging;
+    a client that is merely silent stays."""
+    server = start_server(limits={"write_timeout": 0.5})
+    with socket.create_connection(("127.0.0.1", server.port)) as deaf, server.connect() as other:
+        deaf.sendall(handshake(server.port))
+        deaf.settimeout(0.5)
+        with pytest.raises((TimeoutError, ConnectionError)):
+            deaf.sendall(masked(b'{"type":"health_check"}') * 5_000_000)
+        wait_until(lambda: len(server.service.connections) == 1, "the deaf client's connection is closed", 60)
+        assert_silent(other)
+
+
 def test_binary_frames_with_json_are_understood(server: Any) -> None:
     """A request in a binary frame is answered like any other, with a text frame."""
     with server.connect() as client:

@@ -331,7 +331,7 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
 
 
 def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, rewarding_application: str) -> None:
-    """An operator's reset or another server's: the next beat forgets rewards, pending decisions and the gate's state."""
+    """An operator's reset or another server's: the next beat forgets rewards, pending decisions and gate's state."""
     engine = engine_of(application=rewarding_application)
     for value in (0.1, 0.2):
         engine.decide("a", observe(value, 1))
