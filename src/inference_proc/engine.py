@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import Gate, RewardCalculator
+from ..shared import layout
+from ..shared.application import Gate
 from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.instance import Instance
 from ..shared.lane import Lane
@@ -82,6 +83,7 @@ class Engine:
         self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
         self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
         self._health = Health(self)
+        self._generation_word = layout.offset("generation") >> 3
         self._generation = self.control.get("generation")
         self._config_revision = 0
         if self.control.get("trainer.config_revision"):
@@ -107,11 +109,6 @@ class Engine:
     def gate(self) -> Gate | None:
         """The application's gate, if it has one."""
         return self._judge.gate
-
-    @property
-    def reward_calculator(self) -> RewardCalculator | None:
-        """The application's reward calculator, if it has one."""
-        return self._judge.rewards
 
     @property
     def enabled(self) -> bool:
@@ -176,6 +173,7 @@ class Engine:
         started = time.perf_counter_ns()
         results: list[Decision | Exception] = []
         with self._lock:
+            self._notice_reset()
             self._recorder.collect()
             encoded, chosen = [], []
             for key, observation, _ in requests:
@@ -291,8 +289,9 @@ class Engine:
 
         Returns the published version, which the trainer raises within moments.
         """
-        self._generation = self.control.get("generation") + 1
-        self._clear()
+        with self._lock:
+            self._generation = self.control.get("generation") + 1
+            self._clear()
         if self._coupled is not None:
             with self._lock:
                 self._coupled.reset()
@@ -302,9 +301,15 @@ class Engine:
         return self.model_version
 
     def _clear(self) -> None:
-        with self._lock:
-            self._recorder.clear()
-            self._judge.clear()
+        self._recorder.clear()
+        self._judge.clear()
+
+    def _notice_reset(self) -> None:
+        """Forget as well if another server process or an operator has reset the instance."""
+        generation = self.control.words[self._generation_word]
+        if generation > self._generation:
+            self._generation = generation
+            self._clear()
 
     def troubles(self) -> list[str]:
         """Why the instance is degraded while decisions go on; empty if it is not."""
@@ -320,11 +325,8 @@ class Engine:
             self.lane.beat()
         if self.control.get("trainer.config_revision") != self._config_revision:
             self._reload()
-        if self.control.get("generation") > self._generation:
-            # Reset from elsewhere: another server process, or an operator.
-            self._generation = self.control.get("generation")
-            self._clear()
         with self._lock:
+            self._notice_reset()
             self._recorder.collect()
             self._recorder.expire(time.time())
         self._health.look()
