@@ -42,7 +42,8 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
     Raises ConfigError listing every setting that is unknown, of the wrong type or not allowed.
     """
     chosen = _checked(settings)
-    source = GateConfigFile(folder / chosen["gate_config"])
+    file = folder / chosen["gate_config"]
+    source = GateConfigFile(file)
     axis, chunks = source.current.chunks_per_axis, source.current.chunks
     speed = float(chosen["speed"])
     encoder = FeatureEncoder(source, chosen["feature_set"], chosen["presence"])
@@ -51,6 +52,11 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
         from .model import build_model
 
         return build_model(chosen["model"], len(encoder.names), axis)
+
+    def troubles() -> list[str]:
+        # A file that nobody asked for by name may be missing: then the defaults are meant.
+        is_meant = "gate_config" in settings or file.exists()
+        return [source.problem] if source.problem and is_meant else []
 
     def handler(engine: Any) -> QueenProtocol:
         from .protocol import QueenProtocol
@@ -68,7 +74,7 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
         handler=handler,
         gate_components=COMPONENTS,
         context_dtype=reward_context_dtype(chunks),
-        troubles=lambda: [source.problem] if source.problem else [],
+        troubles=troubles,
     )
 
 

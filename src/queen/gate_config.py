@@ -130,7 +130,9 @@ def load_gate_config(path: Path) -> GateConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+        # Without the path, which the message begins with: `/health` shows the rest to whoever may ask.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(str(path), [f"cannot be read: {reason}"]) from error
     try:
         data = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:

@@ -70,6 +70,16 @@ def test_the_gate_keeps_the_time_of_a_fast_game(observe: Any) -> None:
     assert bonus_after_a_spawn(1.0) < 0.01
 
 
+def test_a_gate_file_that_is_missing_is_a_trouble_only_if_it_was_asked_for(tmp_path: Path) -> None:
+    """Without a configuration the defaults are meant; a name that leads nowhere is a mistake."""
+    assert create({}, tmp_path).troubles() == []
+    (trouble,) = create({"gate_config": "gate.yaml"}, tmp_path).troubles()
+    assert trouble.endswith("gate.yaml: cannot be read: No such file or directory")
+    (tmp_path / "simulation_gate.yaml").write_text("kill_range: -1", encoding="utf-8")
+    (trouble,) = create({}, tmp_path).troubles()
+    assert "kill_range" in trouble
+
+
 def test_every_bad_setting_is_listed() -> None:
     """Unknown, mistyped and forbidden settings are refused in one message."""
     settings = {"modl": "x", "feature_set": "v30", "presence": 1, "gate_config": 5, "model": ["candidates"], "speed": 0}
