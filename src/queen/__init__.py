@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,7 +68,7 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
         heads=(ActionHead("spawn_chunk", chunks), ActionHead("spawn_type", 2, SPAWN_TYPES)),
         build_model=build_model,
         encode=encoder,
-        build_gate=lambda: SimulationGate(source, clock=lambda: speed * time.monotonic()),
+        build_gate=lambda: SimulationGate(source, speed=speed),
         build_reward=lambda: QueenReward(source),
         handler=handler,
         gate_components=COMPONENTS,
