@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import resource
 import signal
 import socket
@@ -21,6 +20,7 @@ from ..shared.config import Config, LoggingConfig, load
 from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
+from ..shared.segments import instance_name
 from .engine import Engine
 from .server import Service
 from .static import StaticEngine, fall_back
@@ -126,7 +126,7 @@ def instance_logging(instance: str) -> LoggingConfig:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.inference_proc", description="The bundled server.")
-    parser.add_argument("--instance", default=os.environ.get("TANDEM_INSTANCE", "default"))
+    parser.add_argument("--instance", default=instance_name())
     parser.add_argument(
         "--config",
         metavar="FILE",

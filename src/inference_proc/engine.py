@@ -26,6 +26,7 @@ from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
 from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
+from ..shared.segments import instance_name
 from ..shared.stats import seconds_since
 from .coupled import CoupledTrainer
 from .decision import Decision
@@ -41,11 +42,6 @@ log = logging.getLogger(__name__)
 
 _UNDECIDED = RuntimeError("not decided")
 _IN_PLACE_TRIES = 4
-
-
-def instance_name(asked: str | None) -> str:
-    """The instance that is meant: the one asked for, else the environment's TANDEM_INSTANCE, else `default`."""
-    return os.environ.get("TANDEM_INSTANCE", "default") if asked is None else asked
 
 
 class Engine:

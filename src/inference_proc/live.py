@@ -52,7 +52,7 @@ class LiveView:
             "epoch": f"{self._control.get('epoch'):016x}",
             "timestamp": time.time(),
             "monotonic": time.monotonic(),
-            "troubles": self._service.troubles(),
+            "troubles": self._engine.troubles(),
             "stats": stats,
             "latency": latencies(self._control),
             "processes": self._processes(),

@@ -69,7 +69,7 @@ class Rest:
         service, engine = self._service, self._service.engine
         if not service.started:
             return JSON({"status": "starting", "timestamp": time.time()}, 503)
-        troubles = service.troubles()
+        troubles = engine.troubles()
         body: dict[str, Any] = {
             "status": "degraded" if troubles else "healthy",
             "timestamp": time.time(),
@@ -109,7 +109,7 @@ class Rest:
             {
                 "service": "tandem",
                 "state": service.state(),
-                "reasons": service.troubles(),
+                "reasons": engine.troubles(),
                 "instance": engine.name,
                 "application": engine.application.name,
                 "model_version": engine.model_version,

@@ -113,13 +113,9 @@ class Service:
         """Seconds since the start."""
         return time.monotonic() - self._started_at
 
-    def troubles(self) -> list[str]:
-        """Why the instance is degraded; empty if it is not."""
-        return self.engine.troubles()
-
     def state(self) -> str:
         """`starting`, `running` or `degraded`."""
-        return "starting" if not self.started else "degraded" if self.troubles() else "running"
+        return "starting" if not self.started else "degraded" if self.engine.troubles() else "running"
 
     async def _beat(self) -> None:
         while True:

@@ -19,9 +19,10 @@ from ..shared.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
 from ..shared.instance import load_newest, seeded_model
 from ..shared.rate_limit import RateLimit
+from ..shared.segments import instance_name
 from ..shared.weights import FlatModel
 from .decision import Decision
-from .engine import Engine, instance_name
+from .engine import Engine
 from .judge import Judge
 from .policy import Policy
 

@@ -29,6 +29,11 @@ def check_instance(instance: str) -> str:
     return instance
 
 
+def instance_name(asked: str | None = None) -> str:
+    """The instance that is meant: the one asked for, else the environment's TANDEM_INSTANCE, else `default`."""
+    return os.environ.get("TANDEM_INSTANCE", "default") if asked is None else asked
+
+
 def segment_name(instance: str, part: str) -> str:
     """The name under which `multiprocessing.shared_memory` finds the segment."""
     return f"{PREFIX}{check_instance(instance)}.{part}"

@@ -93,7 +93,9 @@ def _quick_options(name: str, words: list[str]) -> Options | None:
     if name not in QUICK:
         return None
     values: dict[str, object] = dict.fromkeys(QUICK[name], False)
-    values["instance"] = os.environ.get("TANDEM_INSTANCE", "default")
+    from ..shared.segments import instance_name
+
+    values["instance"] = instance_name()
     values["watch"] = values["wait"] = values["max_age"] = None
     words = list(words)
     while words:
@@ -138,10 +140,12 @@ def build_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 def add_instance(parser: argparse.ArgumentParser) -> None:
     """The option that nearly every command has."""
+    from ..shared.segments import instance_name
+
     parser.add_argument(
         "--instance",
         metavar="NAME",
-        default=os.environ.get("TANDEM_INSTANCE", "default"),
+        default=instance_name(),
         help="which instance (default: the environment's TANDEM_INSTANCE, else 'default')",
     )
 

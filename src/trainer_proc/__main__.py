@@ -17,7 +17,7 @@ from ..shared.instance import Instance
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import TRAINER_SEGMENT, claim_segment
+from ..shared.segments import TRAINER_SEGMENT, claim_segment, instance_name
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
@@ -53,7 +53,7 @@ def take_trainer_lock(instance: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Train until SIGTERM or SIGINT: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.trainer_proc", description="The trainer process.")
-    parser.add_argument("--instance", default=os.environ.get("TANDEM_INSTANCE", "default"))
+    parser.add_argument("--instance", default=instance_name())
     options = parser.parse_args(arguments)
     stop_asked = []
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,7 +17,7 @@ from ..shared.weights import FlatModel
 _SMALLEST_RMS = 0.1
 """The norm of weights that are smaller than this on average is taken as if they were not: they may start at zero."""
 _GLANCE = 4
-"""Rows of the batch that are looked at first: another pass of the whole batch would cost a third of the step."""
+"""Rows of the batch that are looked at first: another pass of the whole batch would cost a quarter of the step."""
 
 
 class PublishGuard:
