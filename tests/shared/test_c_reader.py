@@ -104,7 +104,7 @@ def test_it_refuses_what_is_not_there_or_not_known(reader: str, channel: MakeCha
     """No instance, another layout, a damaged slot: a message and status 1."""
     assert "No such file" in run(reader, "no-such-instance").stderr
     made = channel()
-    made.control.set("layout_version", 2)
+    made.control.set("layout_version", layout.LAYOUT_VERSION + 1)
     assert "another layout" in run(reader, made.name).stderr
     made.control.set("layout_version", layout.LAYOUT_VERSION)
     made.slots().data[0][5] ^= 1
