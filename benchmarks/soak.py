@@ -1,14 +1,17 @@
 """Kill a running instance's processes at random, for as long as asked, and look whether the channel keeps its word.
 
 `python benchmarks/soak.py --minutes N` starts a real instance by `ctl` in a folder of its own: trainer, a server that
-decides and rewards at full speed, supervisor. It kills each of them at random moments (kill -9) and brings the
-supervisor back. Meanwhile it asserts, and counts as violations what is not so:
+decides and rewards at full speed and answers clients besides, supervisor. It kills each of them at random moments
+(kill -9) and brings the supervisor back; between the kills it rolls back, resets, reloads, fills the disk of the data
+folder (as root) and lets hostile clients and a hostile second server process have a go. Meanwhile it asserts, and
+counts as violations what is not so:
 
 - no weights are ever torn: their checksum agrees, the version never goes back (1, 2);
 - after a publisher's death the announced version can be taken at the first look (4);
 - no row is ever torn: its checksum agrees (10);
 - a killed server loses at most one decision (13), and at quiet moments every decision and every record is accounted
   for (14);
+- commands are answered, the versions rise also while the disk is full, and the weights move in every minute (41);
 - no file is left: the instance's files stay the same through all restarts and are gone after `ctl down` (17).
 
 One line of JSON with counts is printed at the end; the exit status is 1 if there was any violation.
@@ -22,9 +25,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +39,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from _disturbances import change_settings, full, hostile_calls, hostile_frames, small_disk
 from tandem.shared.control import Control
 from tandem.shared.instance import Instance
 from tandem.shared.processes import is_same_process
@@ -64,18 +70,26 @@ def create(settings, folder):
     return Application("soak_application", tuple("abcd"), (ActionHead("place", 5),), Model)
 '''
 VICTIMS = ("trainer", "inference", "supervisor")
+DISTURBANCES = ("rollback", "reset", "reload", "full_disk", "clients", "server")
 
 
-def serve(quiet: Path) -> None:
-    """The server: decide and reward at full speed; idle while the file `quiet` exists."""
+def serve(quiet: Path, port: int) -> None:
+    """The server: decide and reward at full speed, and answer clients; idle while the file `quiet` exists."""
+    import asyncio
+
+    from tandem.inference_proc.__main__ import BundledServer, listen
     from tandem.inference_proc.engine import Engine
+    from tandem.inference_proc.server import Service
 
     torch.set_num_threads(1)
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stop.append(number))
     engine = Engine.attach()
-    engine.mark_ready()
+    service = Service(engine)
+    server = BundledServer(service, listen("127.0.0.1", port, service.limits.write_timeout))
+    clients = threading.Thread(target=lambda: asyncio.run(server.run_service()))
+    clients.start()
     rng = np.random.default_rng()
     next_beat, turn = 0.0, 0
     while not stop:
@@ -93,6 +107,8 @@ def serve(quiet: Path) -> None:
                 engine.reward(key, float(rng.uniform(-1, 1)))
             if turn % 29 == 0:
                 engine.forget(key)
+    server.should_exit = True
+    clients.join()
     engine.close()
 
 
@@ -103,12 +119,16 @@ class Soak:
         self.folder = folder
         self.name = f"soak-{os.getpid()}"
         self.quiet = folder / "quiet"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = int(listener.getsockname()[1])
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
         self.examples: list[str] = []
+        self.has_disk = False
+        self.config = folder / "config.yaml"
         (folder / "soak_application.py").write_text(APPLICATION, encoding="utf-8")
-        (folder / "config.yaml").write_text(yaml.safe_dump(self._config()), encoding="utf-8")
+        self.config.write_text(yaml.safe_dump(self._config()), encoding="utf-8")
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -116,8 +136,8 @@ class Soak:
             "data_dir": str(self.folder / "data"),
             "trainer": {"training_interval": 0.02, "buffer_capacity": 1000, "checkpoint_interval": 5.0},
             "inference": {
-                "command": f"{sys.executable} {Path(__file__).resolve()} --serve {self.quiet}",
-                "lanes": 2,
+                "command": f"{sys.executable} {Path(__file__).resolve()} --serve {self.quiet} {self.port}",
+                "lanes": 3,
                 "pending_capacity": 32,
             },
             "supervisor": {"backoff_first": 0.05, "backoff_limit": 0.2, "max_restarts": 100_000},
@@ -131,7 +151,7 @@ class Soak:
 
     def up(self) -> None:
         """Start the instance, or a supervisor for the one that runs."""
-        done = self.ctl("up", "-d", "--config", str(self.folder / "config.yaml"))
+        done = self.ctl("up", "-d", "--config", str(self.config))
         if done.returncode != 0:
             self.wrong("up", f"status {done.returncode}: {done.stdout}{done.stderr}")
 
@@ -159,6 +179,8 @@ class Soak:
         self.subscriber = Subscriber(self.slots)
         self.reader = ReplayReader(self.control, instance.records, seed=1, verify=False)
         self.all_files = self.files()
+        self.moved_at: float | None = None
+        self.last = self.flat.clone()
 
     def look(self) -> None:
         """One look at the weights and one sample."""
@@ -242,6 +264,57 @@ class Soak:
         if self.files() != self.all_files:
             self.wrong("files", f"{set(self.files()) ^ set(self.all_files)}")
 
+    def disturb(self) -> None:
+        """One thing besides a kill, and see that training goes on."""
+        what = self.random.choice(DISTURBANCES)
+        if what == "full_disk" and not self.has_disk:
+            return
+        self.watch(lambda: self.owners() and self.pid("trainer"), "everything runs")
+        version = self.control.get("version")
+        getattr(self, f"_{what}")()
+        self.counts[what.replace("_", " ")] += 1
+        self.watch(lambda: self.control.get("version") > version + 5, f"versions rise after {what}")
+
+    def _rollback(self) -> None:
+        self._answered("rollback", self.random.choice(("previous", "best")))
+
+    def _reset(self) -> None:
+        self._answered("reset", "--yes")
+
+    def _reload(self) -> None:
+        change_settings(self.config, self.random)
+        self._answered("reload")
+
+    def _answered(self, *words: str) -> None:
+        done = self.ctl(*words)
+        # There may be no checkpoint to go back to, and a trainer that was just killed does not answer.
+        if done.returncode != 0 and "no such checkpoint" not in done.stderr and "no checkpoint" not in done.stderr:
+            self.wrong(words[0], f"status {done.returncode}: {done.stdout}{done.stderr}")
+
+    def _full_disk(self) -> None:
+        with full(self.folder / "data"):
+            version = self.control.get("version")
+            self.watch(lambda: self.control.get("version") > version + 50, "versions rise while the disk is full")
+
+    def _clients(self) -> None:
+        self.counts["hostile frames"] += hostile_frames(self.port, self.random, 400)
+
+    def _server(self) -> None:
+        hostile_calls(self.name, self.random, 300, self.wrong)
+        self.counts["hostile calls"] += 300
+
+    def look_at_movement(self) -> None:
+        """Once a minute: the weights are not those of a minute ago."""
+        now = time.monotonic()
+        if self.moved_at is not None and now < self.moved_at + 60:
+            return
+        if self.moved_at is not None:
+            moved = float((self.flat.view(torch.float32) - self.last.view(torch.float32)).norm())
+            self.counts["minutes in which the weights moved"] += moved > 1e-6
+            if not moved > 1e-6:
+                self.wrong("weights stood still", f"moved by {moved} in a minute, version {self.subscriber.version}")
+        self.moved_at, self.last = now, self.flat.clone()
+
     def _publisher_died(self, pid: int) -> None:
         while is_same_process(pid, self.control.get("process.trainer.start_ticks")):
             time.sleep(0.001)
@@ -279,6 +352,10 @@ class Soak:
 
     def run(self, minutes: float) -> dict[str, Any]:
         """Start, strike for that long, stop; the counts."""
+        with small_disk(self.folder / "data") as self.has_disk:
+            return self._run(minutes)
+
+    def _run(self, minutes: float) -> dict[str, Any]:
         started = time.monotonic()
         self.up()
         try:
@@ -288,6 +365,9 @@ class Soak:
                 until = time.monotonic() + self.random.uniform(0.1, 3.0)
                 self.watch(lambda until=until: time.monotonic() > until, "time goes by")  # type: ignore[misc]
                 self.strike()
+                self.look_at_movement()
+                if self.random.random() < 0.3:
+                    self.disturb()
                 if self.random.random() < 0.15:
                     self.reconcile()
             if not self.pid("supervisor"):
@@ -316,13 +396,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve)
+        serve(Path(options.serve[0]), int(options.serve[1]))
         return 0
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="tandem-soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tandem-soak-", ignore_cleanup_errors=True) as folder:
         sys.path.insert(0, folder)
         found = Soak(Path(folder), options.seed).run(options.minutes)
     print(json.dumps(found))
