@@ -409,13 +409,14 @@ class Fuzz:
             self.client = HonestClient(self.port)
             self.client.start()
             rounds = [self.round_engine, self.round_websocket, self.round_http, self.round_kill, self.round_files]
-            # The memory comes when the sums were looked at for half of the time.
-            while time.monotonic() < started + seconds:
-                if time.monotonic() > started + seconds / 2 and self.round_memory not in rounds:
+            played: set[str] = set()
+            while time.monotonic() < started + seconds or self.round_memory.__name__ not in played:
+                if len(played) == len(rounds) and time.monotonic() > started + seconds / 2:
+                    # Last, since the sums do not hold any more once the counters were overwritten.
                     rounds.append(self.round_memory)
-                play = (
-                    self.source.choice(rounds) if self.counts["looks"] >= len(rounds) else rounds[self.counts["looks"]]
-                )
+                fresh = [play for play in rounds if play.__name__ not in played]
+                play = fresh[0] if fresh else self.source.choice(rounds)
+                played.add(play.__name__)
                 play()
                 self.counts["rounds"] += 1
                 self.look(play.__name__.removeprefix("round_"))
