@@ -62,7 +62,9 @@ def hostile_frames(port: int, source: random.Random, count: int) -> int:
     for _ in range(count // 40):
         with (
             contextlib.suppress(OSError, WebSocketException, TimeoutError),
-            connect(f"ws://127.0.0.1:{port}/ws", proxy=None, compression=None, open_timeout=5) as channel,
+            connect(
+                f"ws://127.0.0.1:{port}/ws", proxy=None, compression=None, open_timeout=5, close_timeout=0.2
+            ) as channel,
         ):
             for _ in range(40):
                 channel.send(_hostile.frame(source))

@@ -244,7 +244,7 @@ class Fuzz:
         for _ in range(6):
             with (
                 contextlib.suppress(OSError, WebSocketException, TimeoutError),
-                connect(f"ws://127.0.0.1:{self.port()}/ws", proxy=None, compression=None) as channel,
+                connect(f"ws://127.0.0.1:{self.port()}/ws", proxy=None, compression=None, close_timeout=0.2) as channel,
             ):
                 for _ in range(40):
                     channel.send(_hostile.frame(self.source))
@@ -257,7 +257,7 @@ class Fuzz:
         """Requests of hostile clients."""
         for _ in range(40):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port()), 5) as channel:
-                channel.settimeout(0.05 if self.source.random() < 0.5 else 2.0)
+                channel.settimeout(0.05 if self.source.random() < 0.5 else 0.3)
                 channel.sendall(_hostile.http(self.source, self.port()))
                 self.counts["hostile requests"] += 1
                 channel.recv(65536)
