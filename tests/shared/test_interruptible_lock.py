@@ -155,32 +155,39 @@ def test_a_suspended_generator_that_holds_the_lock_is_left_alone() -> None:
 def test_threads_that_are_interrupted_all_the_time_exclude_each_other() -> None:
     """Asynchronous exceptions in four threads: never two inside at once, and nobody is locked out."""
     lock, inside, faults, rounds = OwnedLock(), [0], [0], [0] * 4
-    deadline = time.monotonic() + 20
+    over = threading.Event()
 
     def work(number: int) -> None:
-        while rounds[number] < 300 and time.monotonic() < deadline:
-            try:
-                with lock:
-                    before = inside[0] = inside[0] + 1
-                    time.sleep(0)
-                    if inside[0] != before:
-                        faults[0] += 1
-                rounds[number] += 1
-            except Limit:
-                pass
+        while rounds[number] < 300:
+            with lock:
+                before = inside[0] = inside[0] + 1
+                time.sleep(0)
+                if inside[0] != before:
+                    faults[0] += 1
+            rounds[number] += 1
+        over.wait(20)
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
+    def keep_working(number: int) -> None:
+        while not over.is_set():
+            try:
+                try:
+                    work(number)
+                except Limit:
+                    continue
+            except Limit:
+                continue
+
+    threads = [threading.Thread(target=keep_working, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()
-    hits = 0
-    while any(thread.is_alive() for thread in threads):
-        for thread in threads:
-            hits += ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit)
-            )
-        time.sleep(0.0005)
+    hits, deadline = 0, time.monotonic() + 20
+    while min(rounds) < 300 and time.monotonic() < deadline:
+        thread = threads[hits % 4]
+        hits += ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit))
+        time.sleep(0.0003)
+    over.set()
     for thread in threads:
-        thread.join()
+        thread.join(20)
     assert hits > 20
     assert faults == [0]
     assert min(rounds) >= 300
