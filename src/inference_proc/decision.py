@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shared.application import Verdict
-from .policy import Draw
+from .policy import Draw, log_probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Decision:
     last_reward: float | None = None
     last_components: dict[str, float] | None = None
     recent_rewards: tuple[float, ...] = ()
+
+    @property
+    def log_probability(self) -> float:
+        """Natural logarithm of `probability`, exact where the product of many heads' probabilities rounds to 0."""
+        return log_probability(self.head_probabilities)
 
     @classmethod
     def of(cls, key: str, draw: Draw, verdict: Verdict, version: int, timestamp: float, **rewards: Any) -> Decision:

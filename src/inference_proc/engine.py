@@ -7,9 +7,7 @@ and does not notice if it is gone.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,34 +19,37 @@ from numpy.typing import NDArray
 from ..shared import layout
 from ..shared.application import Gate
 from ..shared.errors import PolicyUnavailable, TandemError
+from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
+from ..shared.interruptible_lock import OwnedLock
 from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
 from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
 from ..shared.segments import instance_name
 from ..shared.stats import seconds_since
+from ..shared.values import as_number, as_text, fits_float32, shown
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
 from .forks import guard_against_forks
 from .health import Health
-from .judge import Judge
+from .judge import Judge, failed_reward
 from .policy import Draw, Policy
-from .recorder import Recorder, Remembered
+from .recorder import Recorder
 from .subscriber import LiveModel
+from .turn import Turn, as_action, as_turn, remember, without_repetition
 
 log = logging.getLogger(__name__)
 
-_UNDECIDED = RuntimeError("not decided")
 _IN_PLACE_TRIES = 4
 
 
 class Engine:
     """The inference side of one instance, in one process. Safe to call from several threads.
 
-    `decide` raises only if the observation cannot be encoded or the policy itself fails; any other failure
-    degrades the decision, is counted in the lane's `errors` and logged at a limited rate.
+    `decide` raises only if it is given what cannot be used or the policy itself fails; any other failure degrades
+    the decision, is counted in the lane's `errors` and logged at a limited rate.
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -56,6 +57,8 @@ class Engine:
         self.control = instance.control
         self.config = instance.config
         self.application = instance.application
+        self._encoder = FeatureEncoder(self.application.encode, self.application.features)
+        self._failed_reward = failed_reward(self.application)
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
         self._shape = (len(self.application.features),)
         self._flat = instance.build_model()
@@ -69,9 +72,10 @@ class Engine:
             settings.temperature,
             settings.exploration_floor,
             None if settings.seed < 0 else settings.seed,
+            [head.name for head in self.application.heads],
         )
         self._judge = Judge(self.application, self._survived, settings.gate_leak_probability, self.policy.rng.random)
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
         self._coupled: CoupledTrainer | None = None
@@ -141,8 +145,12 @@ class Engine:
 
         If the application computes rewards, the key's previous decision is completed by this observation first.
         `territory_id` is what the experience will carry (default: the key).
+
+        Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text and for an
+        observation that is not F finite numbers (naming the feature) or that the application cannot encode;
+        FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
         """
-        decision = self.decide_many([(key, observation, territory_id)])[0]
+        decision = self.decide_many(((key, observation, territory_id),))[0]
         if isinstance(decision, Exception):
             raise decision
         return decision
@@ -150,61 +158,57 @@ class Engine:
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
         """`decide` for several (key, observation, territory_id) in one forward pass, in their order.
 
-        An observation that cannot be encoded gives its exception in its place; the others are decided. A key that
-        comes twice is decided twice, one after the other.
+        Whatever is wrong with one request gives its exception in its place; the others are decided. A key that comes
+        twice is decided twice, one after the other.
         """
-        results: list[Decision | Exception] = []
-        while len(results) < len(requests):
-            seen: set[str] = set()
-            batch = []
-            for request in requests[len(results) :]:
-                if request[0] in seen:
-                    break
-                seen.add(request[0])
-                batch.append(request)
-            results += self._decide_batch(batch)
-        return results
-
-    def _decide_batch(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
-        started = time.perf_counter_ns()
-        results: list[Decision | Exception] = []
-        with self._lock:
-            self._notice_reset()
-            self._recorder.collect()
-            encoded, chosen = [], []
-            for key, observation, _ in requests:
-                try:
-                    encoded.append(self._encode(observation))
-                except Exception as error:
-                    results.append(error)
-                    continue
-                remembered = self._recall(key)
-                chosen.append((remembered, self._complete(remembered, observation)))
-                results.append(_UNDECIDED)
-            # One alone needs no copy.
-            features = encoded[0][np.newaxis] if len(encoded) == 1 else np.stack(encoded) if encoded else None
-            draws = iter(() if features is None else self._act(features))
-            pairs = iter(chosen)
-            for position, (key, observation, territory_id) in enumerate(requests):
-                if results[position] is _UNDECIDED:
-                    remembered, components = next(pairs)
-                    results[position] = self._settle(
-                        key, observation, territory_id or key, remembered, components, encoded.pop(0), next(draws)
-                    )
-            share = (time.perf_counter_ns() - started) // max(1, len(requests))
-            for result in results:
-                if isinstance(result, Decision):
-                    self.lane.count_decision(SEND if result.send else WAIT, result.version, share)
+        results: list[Any] = []
+        turns = []
+        for request in requests:
+            try:
+                turns.append(as_turn(len(results), request))
+                results.append(None)
+            except ValueError as error:
+                results.append(error)
+        for batch in without_repetition(turns):
+            self._decide_batch(batch, results)
         self._decision_log.write(results)
         return results
 
-    def _encode(self, observation: Any) -> NDArray[np.float32]:
-        features = self.application.encode(observation)
-        if features.shape != self._shape or features.dtype != np.float32:
-            raise ValueError(f"observation: encoded to {features.dtype} {features.shape}, not float32 {self._shape}")
-        return features
+    def _decide_batch(self, turns: Sequence[Turn], results: list[Any]) -> None:
+        """Put the decision of each turn, or its exception, into `results`. No key comes twice."""
+        started = time.perf_counter_ns()
+        with self._lock:
+            self._notice_reset()
+            self._collect()
+            turns, features = self._encode(turns, results)
+            for turn in turns:
+                self._remember(turn)
+            # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
+            draws = self._act(features.copy()) if turns else []
+            try:
+                for turn, row, draw in zip(turns, features, draws, strict=True):
+                    results[turn.position] = draw if isinstance(draw, Exception) else self._settle(turn, row, draw)
+            finally:
+                share = (time.perf_counter_ns() - started) // max(1, len(turns))
+                for turn in turns:
+                    decision = results[turn.position]
+                    if isinstance(decision, Decision):
+                        self.lane.count_decision(SEND if decision.send else WAIT, decision.version, share)
 
-    def _act(self, features: NDArray[np.float32]) -> list[Draw]:
+    def _encode(self, turns: Sequence[Turn], results: list[Any]) -> tuple[list[Turn], NDArray[np.float32]]:
+        """The turns that can be encoded, and their features float32[B, F], which are nobody else's memory."""
+        features = np.empty((len(turns), *self._shape), np.float32)
+        encoded: list[Turn] = []
+        for turn in turns:
+            try:
+                self._encoder.write(turn.observation, features[len(encoded)])
+            except Exception as error:
+                results[turn.position] = error
+            else:
+                encoded.append(turn)
+        return encoded, features[: len(encoded)]
+
+    def _act(self, features: NDArray[np.float32]) -> Sequence[Draw | Exception]:
         """Draw actions with the newest weights, all with the same version's."""
         for _ in range(_IN_PLACE_TRIES):
             self._refresh()
@@ -212,70 +216,74 @@ class Engine:
             if self._live.is_whole():
                 return draws
             self.lane.count("refresh_misses")
-        raise PolicyUnavailable(
-            f"the weights changed during each of {_IN_PLACE_TRIES} forward passes; raise weights.slots"
-        )
+        text = f"the weights changed during each of {_IN_PLACE_TRIES} forward passes; raise weights.slots"
+        return [PolicyUnavailable(text)] * len(features)
 
-    def _settle(
-        self,
-        key: str,
-        observation: Any,
-        territory_id: str,
-        remembered: Remembered,
-        last_components: dict[str, float] | None,
-        features: NDArray[np.float32],
-        draw: Draw,
-    ) -> Decision:
+    def _settle(self, turn: Turn, features: NDArray[np.float32], draw: Draw) -> Decision:
         """Judge and record one action."""
-        version, timestamp = self._live.version, time.time()
-        verdict = self._judge.evaluate(observation, draw.action, key, version)
+        version, timestamp, remembered = self._live.version, time.time(), turn.remembered
+        verdict = self._judge.evaluate(turn.observation, draw.action, turn.key, version)
         try:
-            context = self._judge.context(observation)
+            context = self._judge.context(turn.observation)
             if not self._recorder.record(
-                remembered, context, features, draw, verdict, version, timestamp, territory_id
+                remembered, context, features, draw.storable, verdict, version, timestamp, turn.territory_id
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
         except Exception:
+            # What is remembered must not be an older decision that this one took the place of.
+            remembered.context, remembered.action, remembered.executed = None, (), False
             self._survived("a decision could not be recorded")
         if verdict.send:
-            self._judge.sent(key, draw.action)
+            self._judge.sent(turn.key, draw.action)
         rewards = tuple(remembered.rewards)
         return Decision.of(
-            key,
+            turn.key,
             draw,
             verdict,
             version,
             timestamp,
-            last_reward=rewards[-1] if last_components is not None else None,
-            last_components=last_components,
+            last_reward=rewards[-1] if turn.last_components is not None else None,
+            last_components=turn.last_components,
             recent_rewards=rewards,
         )
 
     def reward(self, key: str, value: float) -> bool:
-        """The reward of the key's pending decision came in. False (counted) if none is pending or it is not finite."""
-        if not math.isfinite(value):
-            self._warn.warning(log, "key %r: a reward of %r was rejected; it must be finite", key, value)
-            return False
+        """The reward of the key's pending decision came in: any real number of Python, numpy or torch.
+
+        False (counted) if none is pending, or if it is not finite as float32. Raises ValueError for a value that is no
+        number and a key that is no text.
+        """
+        key, number = as_text("key", key), as_number("reward", value)
+        encoded = encode_key(key, PENDING_KEY_BYTES)
         with self._lock:
-            return self._recorder.reward(encode_key(key, PENDING_KEY_BYTES), value)
+            if fits_float32(number):
+                return self._recorder.reward(encoded, number)
+            self.lane.count("refused_rewards")
+        self._warn.warning(
+            log, "key %s: a reward of %s was refused; it must be finite as float32", *map(shown, (key, value))
+        )
+        return False
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
         """The client could not execute the action that was sent last under `key`.
 
         Its pending decision is completed with the application's failed reward, the gate's bookkeeping undone, and
-        the next observation rewards nothing. False if the key's last decision was not this action.
+        the next observation rewards nothing. False if the key's last decision was not this action. Raises ValueError
+        for a key that is no text and an action that is not whole numbers.
         """
+        key, choices = as_text("key", key), as_action(action)
         with self._lock:
             remembered = self._recorder.known(key)
-            if remembered is None or not remembered.executed or remembered.action != tuple(action):
+            if remembered is None or not remembered.executed or remembered.action != choices:
                 self.lane.count("unmatched")
                 return False
             remembered.executed = False
-            self._judge.failed(key, remembered.action)
-            return self._recorder.reward(remembered.encoded, self.application.failed_reward)
+            self._judge.failed(key, choices)
+            return self._recorder.reward(remembered.encoded, self._failed_reward)
 
     def forget(self, key: str) -> None:
-        """The key will not come back: its pending decision is dropped."""
+        """The key will not come back: its pending decision is dropped. Raises ValueError for a key that is no text."""
+        key = as_text("key", key)
         with self._lock:
             self._recorder.forget(key)
             self._judge.forget(key)
@@ -323,7 +331,7 @@ class Engine:
             self._reload()
         with self._lock:
             self._notice_reset()
-            self._recorder.collect()
+            self._collect()
             self._recorder.expire(time.time())
         self._health.look()
 
@@ -355,25 +363,18 @@ class Engine:
         self._lock = lock
         self.lane.disown()
 
-    def _recall(self, key: str) -> Remembered:
-        remembered, evicted = self._recorder.recall(key)
-        if evicted is not None:
-            self._judge.forget(evicted)
-        return remembered
+    def _collect(self) -> None:
+        """Take in the rewards that arrived at other processes. What they left in shared memory fails no decision."""
+        try:
+            self._recorder.collect()
+        except Exception:
+            self._survived("rewards that arrived elsewhere could not be taken in")
 
-    def _complete(self, remembered: Remembered, observation: Any) -> dict[str, float] | None:
-        """Reward the key's previous decision by this observation; its components, or None if there was none."""
-        if remembered.context is None:
-            return None
-        context, remembered.context = remembered.context, None
-        rewarded = self._judge.reward(context, remembered.action, remembered.executed, observation)
-        if rewarded is None:
-            return None
-        value, components = rewarded
-        remembered.rewards.append(value)
-        if remembered.executed and self._recorder.reward(remembered.encoded, value):
-            self._judge.rewarded(value)
-        return components
+    def _remember(self, turn: Turn) -> None:
+        try:
+            remember(turn, self._recorder, self._judge)
+        except Exception:
+            self._survived("what is remembered of a key could not be used")
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None

@@ -8,9 +8,12 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..shared.application import Application, Gate, RewardCalculator, Verdict
+from ..shared.errors import ApplicationError
+from ..shared.values import as_float32_number, as_number, as_text, described, fits_float32
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +35,19 @@ class Judge:
     ) -> None:
         self.gate: Gate | None = application.build_gate() if application.build_gate else None
         self.rewards: RewardCalculator | None = application.build_reward() if application.build_reward else None
+        self._component_names = application.gate_components
         self._held_back = Verdict(False, "gate_error", -math.inf, (0.0,) * len(application.gate_components))
+        self._context_dtype = application.context_dtype
         self._survived = survived
         self._leak = leak
         self._random = random
 
     def evaluate(self, observation: Any, action: tuple[int, ...], key: Hashable, version: int) -> Verdict:
-        """The gate's verdict; everything is sent without a gate, and held back by one that raises."""
+        """The gate's verdict; everything is sent without a gate, and held back by one that raises or says nonsense."""
         if self.gate is None:
             return _OPEN
         try:
-            verdict = self.gate.evaluate(observation, action, key, version)
+            verdict = self._checked(self.gate.evaluate(observation, action, key, version))
         except Exception:
             self._survived("the gate failed; the action is held back")
             return self._held_back
@@ -51,18 +56,55 @@ class Judge:
             return dataclasses.replace(verdict, send=True, reason="gate_leak")
         return verdict
 
+    def _checked(self, verdict: Verdict) -> Verdict:
+        """The verdict in plain numbers. Raises ValueError naming what is none, or not finite as float32."""
+        components, expected = verdict.components, verdict.expected_reward
+        if (
+            type(verdict.send) is bool
+            and type(expected) is float
+            and (fits_float32(expected) or expected == -math.inf)
+            and type(components) is tuple
+            and len(components) in (0, len(self._component_names))
+            and all(type(number) is float and fits_float32(number) for number in components)
+            and type(verdict.reason) is str
+        ):
+            return verdict
+        if not isinstance(verdict.send, (bool, np.bool_)):
+            raise ValueError(f"send: {described(verdict.send)}; it must be a bool")
+        expected = as_number("expected_reward", expected)
+        if expected != -math.inf:
+            expected = as_float32_number("expected_reward", verdict.expected_reward)
+        numbers = tuple(components)
+        if len(numbers) not in (0, len(self._component_names)):
+            raise ValueError(f"components: {len(numbers)} numbers, not one for each of {self._component_names}")
+        return Verdict(
+            bool(verdict.send),
+            as_text("reason", verdict.reason),
+            expected,
+            tuple(as_float32_number(f"component {number}", value) for number, value in enumerate(numbers)),
+        )
+
     def context(self, observation: Any) -> NDArray[Any] | None:
-        """What the reward of a decision on this observation will be computed from. May raise."""
-        return None if self.rewards is None else self.rewards.context(observation)
+        """What the reward of a decision on this observation will be computed from, in memory of its own. May raise."""
+        if self.rewards is None:
+            return None
+        context = np.array(self.rewards.context(observation), self._context_dtype)
+        if context.shape != ():
+            raise ValueError(f"context: has the shape {context.shape}; it must be one {self._context_dtype}")
+        return context
 
     def reward(
         self, context: NDArray[Any], action: tuple[int, ...], executed: bool, observation: Any
     ) -> tuple[float, dict[str, float]] | None:
-        """The reward of an earlier decision and its components; None if it cannot be computed."""
+        """The reward of an earlier decision and its components; None if it cannot be computed or is not finite."""
         if self.rewards is None:
             return None
         try:
-            return self.rewards.reward(context, action, executed, observation)
+            value, components = self.rewards.reward(context, action, executed, observation)
+            return (
+                as_float32_number("reward", value),
+                {name: as_number(name, number) for name, number in components.items()},
+            )
         except Exception:
             self._survived("the reward of a decision could not be computed")
             return None
@@ -94,3 +136,11 @@ class Judge:
             getattr(self.gate, what)(*arguments)
         except Exception:
             self._survived(f"the gate's bookkeeping failed ({what})")
+
+
+def failed_reward(application: Application) -> float:
+    """What an action earns that the client could not execute. Raises ApplicationError if that is no finite number."""
+    try:
+        return as_float32_number("failed_reward", application.failed_reward)
+    except ValueError as error:
+        raise ApplicationError(f"application {application.name}: {error}") from None

@@ -250,6 +250,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _lane("tandem_rewards_accumulated", "gauge", "Sum of the actual rewards; falls with a negative one.",
               "reward_sum"),
         _lane("tandem_rewards_unmatched", "counter", "Rewards that found no pending decision.", "unmatched"),
+        _lane("tandem_rewards_refused", "counter", "Rewards that were refused because they are not finite as float32.",
+              "refused_rewards"),
         _lane("tandem_rewards_delivered", "counter", "Rewards that came in at another server process.", "delivered"),
     )),
     ("Experiences", (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,18 +12,40 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.application import MASKED
+from ..shared.values import FLOAT32_TINY
 
 _FEW = 8
 """Up to so many choices plain arithmetic is faster than arrays."""
+_NOT_NUMBERS = "the policy's logits are not numbers"
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """An action (one choice for each head), the probability of each choice, and that of all together."""
+    """An action (one choice for each head), the probability of each choice, and that of all together.
+
+    The product of many may be 0 as a float64, and is sooner as a float32: `log_probability` (nats) is exact.
+    """
 
     action: tuple[int, ...]
     head_probabilities: tuple[float, ...]
     probability: float
+
+    @property
+    def log_probability(self) -> float:
+        """Natural logarithm of the probability of the whole action."""
+        return log_probability(self.head_probabilities)
+
+    @property
+    def storable(self) -> Draw:
+        """This draw with a probability that is above 0 as a float32 too."""
+        if self.probability >= FLOAT32_TINY:
+            return self
+        return Draw(self.action, self.head_probabilities, FLOAT32_TINY)
+
+
+def log_probability(head_probabilities: Sequence[float]) -> float:
+    """Natural logarithm of the product of what the heads' choices were drawn with."""
+    return math.fsum(math.log(max(probability, sys.float_info.min)) for probability in head_probabilities)
 
 
 class Policy:
@@ -35,44 +58,91 @@ class Policy:
     """
 
     def __init__(
-        self, model: torch.nn.Module, temperature: float = 1.0, floor: float = 0.0, seed: int | None = None
+        self,
+        model: torch.nn.Module,
+        temperature: float = 1.0,
+        floor: float = 0.0,
+        seed: int | None = None,
+        head_names: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
         self._infer: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None = getattr(
             model, "infer", None
         )
+        self._head_names = tuple(head_names)
         self.temperature = temperature
         self.floor = floor
         self.rng = np.random.default_rng(seed)
 
     def act(self, features: NDArray[np.float32]) -> Draw:
-        """Draw an action for one observation, float32[F]."""
-        return self.act_many(features[np.newaxis])[0]
+        """Draw an action for one observation, float32[F]. Raises what `act_many` gives in its place."""
+        draw = self.act_many(features[np.newaxis])[0]
+        if isinstance(draw, Exception):
+            raise draw
+        return draw
 
-    def act_many(self, features: NDArray[np.float32]) -> list[Draw]:
+    def act_many(self, features: NDArray[np.float32]) -> list[Draw | Exception]:
         """Draw an action for each observation of float32[B, F], in one forward pass.
 
-        Raises FloatingPointError if the model's logits are not numbers.
+        One for which the model raises or gives no distribution gets its exception in its place (FloatingPointError if
+        the logits are not numbers or every choice is masked). It is tried once more alone, as are all of a batch that
+        the model raises for: what is wrong with one must not fail another. The model may write into `features`.
         """
-        if self._infer is not None and len(features) == 1:
-            return [self._draw(self._infer(features[0]))]
+        if len(features) == 1:
+            return [self._act_alone(features[0])]
+        kept = features.copy()
+        try:
+            logits = self._forward(features)
+            draws: list[Draw | None] = [self._try_draw([head[row] for head in logits]) for row in range(len(features))]
+        except Exception:
+            draws = [None] * len(features)
+        return [
+            self._act_alone(observation) if draw is None else draw
+            for draw, observation in zip(draws, kept, strict=True)
+        ]
+
+    def _act_alone(self, observation: NDArray[np.float32]) -> Draw | Exception:
+        try:
+            if self._infer is not None:
+                return self._draw(self._infer(observation))
+            return self._draw([head[0] for head in self._forward(observation[np.newaxis])])
+        except Exception as error:
+            return error
+
+    def _forward(self, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        model = self.model
+        if model.training:
+            # Whoever was given the model left it so: batch statistics and dropout are for training.
+            model.eval()
         with torch.inference_mode():
-            heads = [logits.numpy() for logits in self.model(torch.from_numpy(features))]
-        return [self._draw([logits[row] for logits in heads]) for row in range(len(features))]
+            return [logits.numpy() for logits in model(torch.from_numpy(features))]
+
+    def _try_draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw | None:
+        try:
+            return self._draw(heads)
+        except FloatingPointError:
+            return None
 
     def _draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw:
-        action, probabilities, joint = [], [], 1.0
-        for logits in heads:
-            if self.floor:
-                choice, probability = self._choose(self.distribution(logits))
-            elif len(logits) <= _FEW:
-                choice, probability = self._choose_of_few(logits.tolist())
-            else:
-                choice, probability = self._choose(self._weights(logits))
-            action.append(choice)
-            probabilities.append(probability)
-            joint *= probability
+        action: list[int] = []
+        probabilities, joint = [], 1.0
+        try:
+            for logits in heads:
+                if self.floor:
+                    choice, probability = self._choose(self.distribution(logits))
+                elif len(logits) <= _FEW:
+                    choice, probability = self._choose_of_few(logits.tolist())
+                else:
+                    choice, probability = self._choose(self._weights(logits))
+                action.append(choice)
+                probabilities.append(probability)
+                joint *= probability
+        except FloatingPointError as error:
+            raise FloatingPointError(f"head {self._head_name(len(action))}: {error}") from None
         return Draw(tuple(action), tuple(probabilities), joint)
+
+    def _head_name(self, index: int) -> str:
+        return repr(self._head_names[index]) if index < len(self._head_names) else str(index)
 
     def distribution(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities float64[n] of one head's choices from its logits float32[n]."""
@@ -86,7 +156,7 @@ class Policy:
     def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """The softmax of the logits but for its denominator."""
         weights = logits.astype(np.float64)
-        weights -= weights.max()
+        weights -= _usable(float(weights.max()))
         if self.temperature != 1.0:
             weights /= self.temperature
         return np.exp(weights, out=weights)
@@ -103,7 +173,7 @@ class Policy:
 
     def _choose_of_few(self, logits: list[float]) -> tuple[int, float]:
         """`_choose` of the softmax, without arrays."""
-        most = max(logits)
+        most = _usable(max(logits))
         weights = [math.exp((logit - most) / self.temperature) for logit in logits]
         total = sum(weights)
         left = self.rng.random() * total
@@ -115,8 +185,15 @@ class Policy:
         return choice, weights[choice] / total
 
 
+def _usable(most: float) -> float:
+    """The largest logit of a head, if it can be drawn by. (A NaN that Python's `max` passes over shows in the sum.)"""
+    if MASKED / 2 < most < math.inf:
+        return most
+    raise FloatingPointError("every choice is masked" if most <= MASKED / 2 else _NOT_NUMBERS)
+
+
 def _last_possible(weights: list[float], total: float) -> int:
     """The last choice with a weight: where rounding may lead past the end."""
     if not total > 0.0:
-        raise FloatingPointError("the policy's logits are not numbers")
+        raise FloatingPointError(_NOT_NUMBERS)
     return max(choice for choice, weight in enumerate(weights) if weight > 0.0)

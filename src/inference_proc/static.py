@@ -6,25 +6,29 @@ For a host that would rather answer with old weights than not start at all (`inf
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..shared.application import load_application
 from ..shared.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
+from ..shared.features import FeatureEncoder
 from ..shared.instance import load_newest, seeded_model
+from ..shared.interruptible_lock import OwnedLock
 from ..shared.rate_limit import RateLimit
 from ..shared.segments import instance_name
+from ..shared.values import as_number, as_text
 from ..shared.weights import FlatModel
 from .decision import Decision
 from .engine import Engine
 from .judge import Judge
 from .policy import Policy
+from .turn import as_action, as_turn
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +61,12 @@ class StaticEngine:
             settings.temperature,
             settings.exploration_floor,
             None if settings.seed < 0 else settings.seed,
+            [head.name for head in self.application.heads],
         )
         self._judge = Judge(self.application, self._survived)
         self.gate = self._judge.gate
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
+        self._encoder = FeatureEncoder(self.application.encode, self.application.features)
         self._warn = RateLimit(10.0)
 
     def get_model_for_inference(self) -> torch.nn.Module:
@@ -68,21 +74,24 @@ class StaticEngine:
         return self.policy.model
 
     def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
-        """Decide for one observation of `key`. Raises if it cannot be encoded or the policy fails."""
-        features = self.application.encode(observation)
+        """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
+        turn = as_turn(0, (key, observation, territory_id))
+        features = np.empty(len(self.application.features), np.float32)
         with self._lock:
+            self._encoder.write(observation, features)
             draw = self.policy.act(features)
-            verdict = self._judge.evaluate(observation, draw.action, key, self.model_version)
+            verdict = self._judge.evaluate(observation, draw.action, turn.key, self.model_version)
             if verdict.send:
-                self._judge.sent(key, draw.action)
-        return Decision.of(key, draw, verdict, self.model_version, time.time())
+                self._judge.sent(turn.key, draw.action)
+        return Decision.of(turn.key, draw, verdict, self.model_version, time.time())
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
         """`decide` for several (key, observation, territory_id); an exception in its decision's place."""
         results: list[Decision | Exception] = []
-        for key, observation, territory_id in requests:
+        for request in requests:
             try:
-                results.append(self.decide(key, observation, territory_id))
+                turn = as_turn(len(results), request)
+                results.append(self.decide(turn.key, turn.observation, turn.territory_id))
             except Exception as error:
                 results.append(error)
         return results
@@ -91,15 +100,20 @@ class StaticEngine:
         self._warn.exception(log, "version %d: %s", self.model_version, what)
 
     def reward(self, key: str, value: float) -> bool:
-        """False: nothing waits for a reward."""
+        """False: nothing waits for a reward. Raises ValueError for what `Engine.reward` does not take either."""
+        as_text("key", key)
+        as_number("reward", value)
         return False
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
-        """False: nothing waits."""
+        """False: nothing waits. Raises ValueError as `Engine.failed` does."""
+        as_text("key", key)
+        as_action(action)
         return False
 
     def forget(self, key: str) -> None:
-        """The key will not come back."""
+        """The key will not come back. Raises ValueError for a key that is no text."""
+        key = as_text("key", key)
         with self._lock:
             self._judge.forget(key)
 

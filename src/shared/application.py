@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ApplicationError
+from .features import PlainFeatures
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,10 @@ class RewardCalculator(Protocol):
         """The reward in -1..1 and its components, given the later `observation`."""
 
 
+_PLAIN = PlainFeatures(())
+"""The default of `encode`, until the features are known."""
+
+
 @dataclass(frozen=True)
 class Application:
     """The parts that a configuration plugs into the core.
@@ -107,8 +112,10 @@ class Application:
     takes a fraction of the time. It must read the parameters' memory at each call, since newer weights lie elsewhere,
     and agree with `forward` (`check_infer`).
 
-    `encode(observation)` returns float32[F], finite. `handler(engine)` returns the application's message handler for
-    the bundled server, if it speaks a protocol of its own. `gate_components` and `context_dtype` are those of the gate
+    `encode(observation)` returns float32[F], finite, and raises ValueError for an observation that makes no sense. What
+    it returns is copied: it may be the same memory each time. By default the observation is taken for a sequence of F
+    numbers. `handler(engine)` returns the application's message handler for the bundled server, if it speaks a protocol
+    of its own. `gate_components` and `context_dtype` are those of the gate
     and the reward calculator (they fix the record's size before either is built). `failed_reward` is what an action
     earns that the client could not execute. `troubles()` says what is wrong with the application's own files while it
     goes on without them; the server reports itself degraded then.
@@ -118,7 +125,7 @@ class Application:
     features: tuple[str, ...]
     heads: tuple[ActionHead, ...]
     build_model: Callable[[], torch.nn.Module]
-    encode: Callable[[Any], NDArray[np.float32]] = lambda observation: np.asarray(observation, dtype=np.float32)
+    encode: Callable[[Any], NDArray[np.float32]] = _PLAIN
     build_gate: Callable[[], Gate] | None = None
     build_reward: Callable[[], RewardCalculator] | None = None
     handler: Callable[..., Any] | None = None
@@ -126,6 +133,10 @@ class Application:
     context_dtype: np.dtype[Any] | None = None
     failed_reward: float = -0.5
     troubles: Callable[[], list[str]] = list
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encode, PlainFeatures):
+            object.__setattr__(self, "encode", PlainFeatures(self.features))
 
 
 def check_forward(model: torch.nn.Module, application: Application) -> None:

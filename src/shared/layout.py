@@ -157,6 +157,7 @@ _LANE: list[Field] = [
     ("tickets", "u64", "decisions numbered so far in this lane"),
     ("latency_sum_ns", "u64", "time spent deciding, nanoseconds"),
     *[(f"latency_{i}", "u64", "decisions in this duration bucket") for i in range(LATENCY_BUCKETS)],
+    ("refused_rewards", "u64", "rewards that were refused because they are not finite as float32"),
 ]
 HISTORY_COLUMNS: tuple[tuple[str, str], ...] = (
     ("version", "version published by the step"),

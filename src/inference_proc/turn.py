@@ -1,0 +1,95 @@
+"""A turn: one request on its way to a decision, from what the host passed to what is recorded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+from ..shared.records import PENDING_KEY_BYTES, encode_key
+from ..shared.values import as_text, described
+from .judge import Judge
+from .recorder import Recorder, Remembered
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request: its place among those asked together, and what is known of it so far.
+
+    `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
+    brought it (None: it brought none).
+    """
+
+    position: int
+    key: str
+    observation: Any
+    territory_id: str
+    remembered: Remembered = None  # type: ignore[assignment]
+    last_components: dict[str, float] | None = None
+
+
+def as_turn(position: int, request: Any) -> Turn:
+    """The request (key, observation, territory_id) at `position`.
+
+    The key and the territory are texts; without a territory (empty or None) it is the key. Raises ValueError otherwise.
+    """
+    try:
+        key, observation, territory_id = request
+    except (TypeError, ValueError):
+        raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
+    if type(key) is not str:
+        key = as_text("key", key)
+    if territory_id is None:
+        territory_id = key
+    elif type(territory_id) is not str:
+        territory_id = as_text("territory_id", territory_id)
+    return Turn(position, key, observation, territory_id or key)
+
+
+def as_action(action: Any) -> tuple[int, ...]:
+    """An action that the host names, as the engine draws them. Raises ValueError unless it is whole numbers."""
+    try:
+        return tuple([index(choice) for choice in action])
+    except Exception:
+        raise ValueError(f"action: {described(action)}; it must be the choices that were decided, as (3, 1)") from None
+
+
+def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+    """The turns in their order, in stretches in which no key comes twice."""
+    if len(turns) < 2:
+        yield turns
+        return
+    stretch: dict[str, Turn] = {}
+    for turn in turns:
+        if turn.key in stretch:
+            yield list(stretch.values())
+            stretch = {}
+        stretch[turn.key] = turn
+    yield list(stretch.values())
+
+
+def remember(turn: Turn, recorder: Recorder, judge: Judge) -> None:
+    """Recall the turn's key, and complete its previous decision with the reward that the turn's observation brings.
+
+    May raise for what lies in shared memory; the turn goes on without a past then.
+    """
+    try:
+        turn.remembered, evicted = recorder.recall(turn.key)
+    except BaseException:
+        turn.remembered = Remembered(encode_key(turn.key, PENDING_KEY_BYTES), deque(maxlen=10))
+        raise
+    if evicted is not None:
+        judge.forget(evicted)
+    remembered, context = turn.remembered, turn.remembered.context
+    if context is None:
+        return
+    rewarded = judge.reward(context, remembered.action, remembered.executed, turn.observation)
+    remembered.context = None
+    if rewarded is None:
+        return
+    value, turn.last_components = rewarded
+    remembered.rewards.append(value)
+    if remembered.executed and recorder.reward(remembered.encoded, value):
+        judge.rewarded(value)

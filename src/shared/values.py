@@ -1,0 +1,70 @@
+"""Values from outside, converted in one place: texts and numbers, or one ValueError that says what would be right."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+FLOAT32_MAX = 3.4028234663852886e38
+FLOAT32_TINY = 1.1754943508222875e-38
+"""The smallest normal float32."""
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+def shown(value: Any) -> str:
+    """`value` for a message: short, and whatever its own `__repr__` does."""
+    try:
+        return " ".join(_repr.repr(value).split())[:100]
+    except Exception:  # a number of 5,000 digits, for one
+        return "a value"
+
+
+def described(value: Any) -> str:
+    """`7 is an int`, `None is a NoneType`."""
+    kind = type(value).__name__
+    return f"{shown(value)} is {'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def as_text(name: str, value: Any) -> str:
+    """`value` as a plain str. Raises ValueError if it is no text; nothing is made a text of that is none."""
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise ValueError(f"{name}: {described(value)}; it must be text (str)")
+
+
+def as_number(name: str, value: Any) -> float:
+    """`value` as a float: whatever Python or numpy takes for one real number, arrays and tensors of one element too.
+
+    One that is beyond float64 becomes infinite. Raises ValueError for texts, complex numbers, None and all else.
+    """
+    if type(value) is float:
+        return value
+    plain = value
+    try:
+        if hasattr(value, "item"):
+            plain = value.item()
+        if hasattr(type(plain), "__float__") or hasattr(type(plain), "__index__"):
+            try:
+                return float(plain)
+            except OverflowError:
+                return float("inf") if plain > 0 else float("-inf")
+    except Exception as error:
+        raise ValueError(f"{name}: {described(value)}; it must be a number ({error})") from error
+    raise ValueError(f"{name}: {described(value)}; it must be a number")
+
+
+def fits_float32(number: float) -> bool:
+    """True if the number is finite, as float32 too: what is stored and trained with is float32."""
+    return -FLOAT32_MAX <= number <= FLOAT32_MAX
+
+
+def as_float32_number(name: str, value: Any) -> float:
+    """`as_number`, and ValueError for one that is not finite or beyond float32."""
+    number = as_number(name, value)
+    if not fits_float32(number):
+        raise ValueError(f"{name}: {shown(value)} is not finite as float32; it must be within -3.4e38 and 3.4e38")
+    return number
