@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import MASKED
+from ..shared.application import MASKED, method_infer
 
 _FEW = 8
 """Up to so many choices plain arithmetic is faster than arrays."""
@@ -38,9 +38,7 @@ class Policy:
         self, model: torch.nn.Module, temperature: float = 1.0, floor: float = 0.0, seed: int | None = None
     ) -> None:
         self.model = model.eval()
-        self._infer: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None = getattr(
-            model, "infer", None
-        )
+        self._infer = method_infer(model)
         self.temperature = temperature
         self.floor = floor
         self.rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 A small model is copied into a spare buffer, and the parameters are pointed at it once the copy is known to be whole. A
 large one is read in place: the parameters are pointed at the slot, and a decision counts only if the slot was not
-written to meanwhile.
+written to meanwhile. Buffers are copied even then, since a forward pass may write into them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LiveModel:
             index = self._subscriber.newest()
             if index is None or index < 0:
                 return None if index is None else False
-            self.flat.bind(self._subscriber.hold(index))
+            self.flat.read_in_place(self._subscriber.hold(index))
             return True
         taken = self._subscriber.refresh(self._spare)
         if taken:

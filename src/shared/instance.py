@@ -9,6 +9,7 @@ magic, nobody attaches, and the next `ctl up` sweeps what is left.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .application import Application, check_forward, load_application
+from .application import Application, load_application
 from .arrays import create_array
 from .checkpoints import CheckpointStore, load_tensors
 from .config import Config, parse, read_reloaded
@@ -26,6 +27,7 @@ from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
 from .mail import LETTER, OUTBOX_LETTERS
+from .model_check import checked_model
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -51,19 +53,20 @@ def seeded_model(application: Application, seed: int) -> torch.nn.Module:
     return application.build_model()
 
 
-def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
+def create_instance(instance: str, config: Config, fresh: bool = False, own_process: bool = False) -> None:
     """Create every segment of an instance; version 0, or the newest kept version, is published at once.
 
-    The experiences that the last stop kept in the data folder come back, unless `fresh`.
+    The experiences that the last stop kept in the data folder come back, unless `fresh`. `own_process`: nobody else
+    uses this process (`model_trial.attempt_twice`).
 
-    Raises SegmentExists, SegmentSpaceError, ApplicationError, ConfigError, or ModelMismatch if the newest checkpoint
-    belongs to another model. Whatever was created is removed again after an error.
+    Raises SegmentExists, SegmentSpaceError, ConfigError, ApplicationError (a model that cannot be shared or trained
+    among them), or ModelMismatch if the newest checkpoint belongs to another model. Whatever was created is removed
+    again after an error.
     """
     check_instance(instance)
     application = load_application(config.application, config.settings, Path(config.folder))
     records = record_layout(application)
-    flat = FlatModel(seeded_model(application, config.trainer.seed))
-    check_forward(flat.model, application)
+    flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), own_process)
     data_dir = (Path(config.data_dir) / instance).absolute()
     kept = data_dir / "kept"
     version = load_newest(data_dir, flat)
@@ -198,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
-        create_instance(options.instance, config, options.fresh)
+        create_instance(options.instance, config, options.fresh, own_process=True)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
