@@ -140,6 +140,7 @@ class _Check:
         """Raise ApplicationError for the first fault."""
         self.first.layout.check(self.second.layout, "a second model that was built")
         check_forward(self.first.model, self.application)
+        self._check_parameters()
         self.second.flat.copy_(self.first.flat)
         self._choose_observations()
         self._check_alone()
@@ -254,15 +255,17 @@ class _Check:
         found = {name: item for name, item in {**theirs, **ours}.items() if not item.equals(_other(name, ours, theirs))}
         return dict(sorted(found.items(), key=lambda pair: not isinstance(pair[1].value, torch.Tensor)))
 
-    def _check_hidden(self) -> None:
-        """Every hidden tensor must be the same in both, whether or not these observations needed it."""
-        ours, theirs = hidden_state(self.first.model), hidden_state(self.second.model)
-        for name, hidden in ours.items():
+    def _check_parameters(self) -> None:
+        for name, hidden in hidden_state(self.first.model).items():
             if hidden.is_trained:
                 raise self._error(
                     f"{name} ({hidden.kind}) wants gradients and is no parameter of the model, so it is neither "
                     "trained nor published: use nn.Parameter, nn.ParameterList, nn.ModuleList, or requires_grad_(False)"
                 )
+
+    def _check_hidden(self) -> None:
+        """Every hidden tensor must be the same in both, whether or not these observations needed it."""
+        ours, theirs = hidden_state(self.first.model), hidden_state(self.second.model)
         for name, hidden in self._differing().items():
             if isinstance(hidden.value, torch.Tensor) and name in ours and name in theirs:
                 raise self._error(
@@ -311,6 +314,10 @@ class _Check:
                 f"training replaces {name} by another tensor, which is not published: forward and learner must write "
                 "into it (`copy_`, `mul_`, `add_`)"
             )
+        if torch.equal(self.first.flat, self.second.flat):
+            reason = trial.missing_gradient(self.second.model)
+            if reason:
+                raise self._error(f"training changes nothing: {reason}")
         for name, value in self._trainable():
             if before[name] and not bool(torch.isfinite(value).all()):
                 raise self._error(
@@ -322,9 +329,10 @@ class _Check:
         return [(name, value) for name, value in self.second.model.named_parameters() if value.requires_grad]
 
     def _logits(self, flat: FlatModel, rows: torch.Tensor, seed: int = 1) -> Heads:
-        """As the server computes them, with its random numbers in a known state."""
+        """As the server computes them, or the trainer between two steps, with random numbers in a known state."""
         torch.manual_seed(seed)
-        with torch.inference_mode():
+        serves = flat is self.first or not self.config.enabled
+        with torch.inference_mode() if serves else torch.no_grad():
             return [np.array(head.numpy()) for head in flat.model.eval()(rows)]
 
     def _error(self, text: str) -> ApplicationError:

@@ -78,20 +78,23 @@ class Trial:
 
     def reason(self, model: nn.Module, failure: Exception) -> str:
         """Why no step is possible, as far as the model shows it."""
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            return f"it has no parameter with requires_grad ({failure!r})"
-        with contextlib.suppress(Exception), torch.enable_grad():
-            heads = model.train()(self.batch.observations)
-            names = [
-                head.name for head, logits in zip(self.application.heads, heads, strict=True) if logits.requires_grad
-            ]
-            if not names:
-                return (
-                    "its logits have no gradient; leave torch.no_grad, torch.set_grad_enabled(False) and detach out of "
-                    f"forward ({failure!r})"
-                )
+        missing = self.missing_gradient(model)
+        if missing:
+            return f"{missing} ({failure!r})"
         step = "on one experience at a time (trainer.enabled: false)" if self.coupled else "on a small batch"
         return f"a step of trainer.learner {step} raises {failure!r}"
+
+    def missing_gradient(self, model: nn.Module) -> str:
+        """Why there is nothing that a gradient could change; empty if there is something."""
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            return "the model has no parameter with requires_grad"
+        with contextlib.suppress(Exception), torch.enable_grad():
+            if not any(logits.requires_grad for logits in model.train()(self.batch.observations)):
+                return (
+                    "the logits have no gradient; leave torch.no_grad, torch.set_grad_enabled(False) and detach out of "
+                    "forward"
+                )
+        return ""
 
     def stir(self, flat: FlatModel) -> bool:
         """Change every trainable parameter a little; False if the model fails then."""
@@ -100,7 +103,7 @@ class Trial:
                 if parameter.requires_grad and parameter.is_floating_point():
                     parameter.add_(torch.randn_like(parameter), alpha=_STIRRED)
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 flat.model.eval()(self.batch.observations)
         except Exception:
             return False
