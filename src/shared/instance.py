@@ -28,6 +28,7 @@ from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
 from .mail import LETTER, OUTBOX_LETTERS
 from .model_check import checked_model
+from .model_witness import Witness, witness
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -53,11 +54,11 @@ def seeded_model(application: Application, seed: int) -> torch.nn.Module:
     return application.build_model()
 
 
-def create_instance(instance: str, config: Config, fresh: bool = False, own_process: bool = False) -> None:
+def create_instance(instance: str, config: Config, fresh: bool = False, other_process: Witness | None = None) -> None:
     """Create every segment of an instance; version 0, or the newest kept version, is published at once.
 
-    The experiences that the last stop kept in the data folder come back, unless `fresh`. `own_process`: nobody else
-    uses this process (`model_trial.attempt_twice`).
+    The experiences that the last stop kept in the data folder come back, unless `fresh`. With `other_process` the
+    model is compared with that of another process, too.
 
     Raises SegmentExists, SegmentSpaceError, ConfigError, ApplicationError (a model that cannot be shared or trained
     among them), or ModelMismatch if the newest checkpoint belongs to another model. Whatever was created is removed
@@ -66,7 +67,7 @@ def create_instance(instance: str, config: Config, fresh: bool = False, own_proc
     check_instance(instance)
     application = load_application(config.application, config.settings, Path(config.folder))
     records = record_layout(application)
-    flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), own_process)
+    flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), other_process)
     data_dir = (Path(config.data_dir) / instance).absolute()
     kept = data_dir / "kept"
     version = load_newest(data_dir, flat)
@@ -192,6 +193,10 @@ class Instance:
         return CheckpointStore(self.data_dir / "checkpoints")
 
 
+def _fresh_model(config: Config) -> torch.nn.Module:
+    return load_application(config.application, config.settings, Path(config.folder)).build_model()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Create an instance from the command line: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.shared.instance", description="Create an instance.")
@@ -199,9 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", default=".", help="where the configuration's relative paths start")
     parser.add_argument("--fresh", action="store_true", help="start with empty rings")
     options = parser.parse_args(arguments)
+    # Small tensors are computed faster by one thread, and the machine may be busy.
+    torch.set_num_threads(1)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
-        create_instance(options.instance, config, options.fresh, own_process=True)
+        with witness(functools.partial(_fresh_model, config)) as other_process:
+            create_instance(options.instance, config, options.fresh, other_process)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

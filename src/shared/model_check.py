@@ -20,6 +20,7 @@ from .errors import ApplicationError, ModelMismatch
 from .learning import load_learner
 from .model_tensors import Hidden, carried_tensors, hidden_state
 from .model_trial import Trial, take_steps
+from .model_witness import Witness
 from .weights import FlatModel
 
 Heads = list[NDArray[np.float32]]
@@ -35,12 +36,12 @@ def checked_model(
     application: Application,
     config: ContinuousTrainingConfig,
     build: Callable[[int], nn.Module],
-    own_process: bool = False,
+    other_process: Witness | None = None,
 ) -> FlatModel:
     """`build(config.seed)` in a flat buffer, if it is found to be what a model must be.
 
     Raises ApplicationError or ModelMismatch. Needs the memory of a second model and of the learner's state meanwhile.
-    `own_process`: nobody else uses this process, see `take_steps`.
+    With a witness another process is asked as well; this one is then taken to be used for nothing else.
     """
     module = build(config.seed)
     random, grad = torch.get_rng_state(), torch.is_grad_enabled()
@@ -49,7 +50,7 @@ def checked_model(
         flat = FlatModel(module)
         other = build(-1 if config.seed < 0 else config.seed + 1)
         _check_two_builds(flat, other, application)
-        _Check(flat, FlatModel(other), application, config).run(own_process)
+        _Check(flat, FlatModel(other), application, config).run(other_process)
     except ModelMismatch as error:
         raise ModelMismatch(f"application {application.name}: {error}") from error
     finally:
@@ -136,7 +137,7 @@ class _Check:
         self.config = config
         self.observations = [torch.zeros(2, len(application.features))]
 
-    def run(self, own_process: bool) -> None:
+    def run(self, other_process: Witness | None) -> None:
         """Raise ApplicationError for the first fault."""
         self.first.layout.check(self.second.layout, "a second model that was built")
         check_forward(self.first.model, self.application)
@@ -150,13 +151,15 @@ class _Check:
         )
         self._check_hidden()
         self._check_infer(self.first)
-        trial = self._train(own_process)
+        trial = self._train(other_process is not None)
         own = self.first.flat
         self.first.bind(self.second.flat)
         self._check_same("after a training step another model computes different logits from the same weights")
         if trial.stir(self.second):
             self._check_same("with other weights, the same in both, two models compute different logits")
             self._check_infer(self.first)
+        if other_process is not None:
+            self._check_elsewhere(other_process)
         self.first.bind(own)
 
     def _choose_observations(self) -> None:
@@ -247,6 +250,22 @@ class _Check:
             raise self._error(
                 f"{what} (by {worst:.2g}): {names or 'no attribute does, so look at global variables'}. What "
                 "forward needs must be a parameter or a persistent buffer, or the same in every process"
+            )
+
+    def _check_elsewhere(self, witness: Witness) -> None:
+        """Another process must compute the same from the weights that are in force."""
+        answers = witness.logits(self.first.flat, self.observations)
+        if answers is None:
+            return
+        worst = max(
+            difference(self._logits(self.first, rows), heads)
+            for rows, heads in zip(self.observations, answers, strict=True)
+        )
+        if worst > CLOSE:
+            raise self._error(
+                f"another process computes different logits from the same weights (by {worst:.2g}): something is drawn "
+                "at random when the application's module is imported or created; draw it in build_model and keep it "
+                "in a persistent buffer (register_buffer)"
             )
 
     def _differing(self) -> dict[str, Hidden]:
