@@ -58,7 +58,8 @@ class CoupledTrainer:
         kept = self._flat.flat.clone()
         self._flat.model.train()
         try:
-            result = self._learner.step(make_batch(rows, rewards, _CPU))
+            with torch.enable_grad():
+                result = self._learner.step(make_batch(rows, rewards, _CPU))
         finally:
             self._flat.model.eval()
         if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import MASKED
+from ..shared.application import MASKED, method_infer
 from ..shared.values import FLOAT32_TINY
 
 _FEW = 8
@@ -66,9 +66,7 @@ class Policy:
         head_names: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
-        self._infer: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None = getattr(
-            model, "infer", None
-        )
+        self._infer = method_infer(model)
         self._head_names = tuple(head_names)
         self.temperature = temperature
         self.floor = floor

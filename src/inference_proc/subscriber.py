@@ -2,7 +2,7 @@
 
 A small model is copied into a spare buffer, and the parameters are pointed at it once the copy is known to be whole. A
 large one is read in place: the parameters are pointed at the slot, and a decision counts only if the slot was not
-written to meanwhile.
+written to meanwhile. Buffers are copied even then, since a forward pass may write into them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LiveModel:
             index = subscriber.newest()
             if index is None or index < 0:
                 return None if index is None else False
-            self.flat.bind(subscriber.hold(index))
+            self.flat.read_in_place(subscriber.hold(index))
             self.version = subscriber.version
             return True
         spare = 1 - self._used

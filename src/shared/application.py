@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -110,7 +110,10 @@ class Application:
     `MASKED`. If the module also has a method `infer(features: float32[F])` that returns the same logits as one numpy
     array `float32[head.size]` for each head, single observations are decided with it: for a small model in numpy it
     takes a fraction of the time. It must read the parameters' memory at each call, since newer weights lie elsewhere,
-    and agree with `forward` (`check_infer`).
+    and agree with `forward` (`check_infer`). A layer of that name is only a layer.
+
+    What else a model must be (all its state in parameters and persistent buffers, the same logits each time) is seen
+    when an instance is created: `shared.model_check`.
 
     `encode(observation)` returns float32[F], finite, and raises ValueError for an observation that makes no sense. What
     it returns is copied: it may be the same memory each time. By default the observation is taken for a sequence of F
@@ -159,10 +162,24 @@ def check_forward(model: torch.nn.Module, application: Application) -> None:
     if len(found) != len(application.heads):
         raise ApplicationError(f"{promise}; it returns {len(found)} of them")
     for head, logits in zip(application.heads, found, strict=True):
+        if not isinstance(logits, torch.Tensor):
+            raise ApplicationError(f"{promise}; for {head.name} it returns {type(logits).__name__}")
         if tuple(logits.shape) != (2, head.size) or logits.dtype != torch.float32:
-            raise ApplicationError(
-                f"{promise}; for {head.name} and 2 observations it returns {logits.dtype} {list(logits.shape)}"
+            advice = (
+                "" if logits.dtype == torch.float32 else "; end forward with .float(), or build the model by .float()"
             )
+            raise ApplicationError(
+                f"{promise} as float32; for {head.name} and 2 observations it returns {logits.dtype} "
+                f"{list(logits.shape)}{advice}"
+            )
+
+
+def method_infer(model: torch.nn.Module) -> Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None:
+    """The model's method `infer`, if it has one. A layer or a value of that name is not meant."""
+    import torch
+
+    infer = getattr(model, "infer", None)
+    return infer if callable(infer) and not isinstance(infer, torch.nn.Module) else None
 
 
 def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
@@ -172,7 +189,7 @@ def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
     """
     import torch
 
-    infer = getattr(model, "infer", None)
+    infer = method_infer(model)
     if infer is None:
         raise ApplicationError(f"{type(model).__name__} has no method infer(features)")
     was_training = model.training
@@ -184,7 +201,9 @@ def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
         found = infer(observation)
         if [(item.shape, item.dtype) for item in found] != [(head.shape[1:], head.dtype) for head in expected]:
             raise ApplicationError(f"{type(model).__name__}.infer gives other shapes or dtypes than forward")
-        worst = max(worst, *(float(np.abs(item - head[row]).max()) for item, head in zip(found, expected, strict=True)))
+        for item, head in zip(found, expected, strict=True):
+            apart = np.abs(item - head[row])[item != head[row]]
+            worst = max(worst, float(apart.max())) if apart.size else worst
     return worst
 
 

@@ -9,6 +9,7 @@ magic, nobody attaches, and the next `ctl up` sweeps what is left.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .application import Application, check_forward, load_application
+from .application import Application, load_application
 from .arrays import create_array
 from .checkpoints import CheckpointStore, load_tensors
 from .config import Config, parse, read_reloaded
@@ -26,6 +27,8 @@ from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
 from .mail import LETTER, OUTBOX_LETTERS
+from .model_check import checked_model
+from .model_witness import Witness, witness
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -51,19 +54,20 @@ def seeded_model(application: Application, seed: int) -> torch.nn.Module:
     return application.build_model()
 
 
-def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
+def create_instance(instance: str, config: Config, fresh: bool = False, other_process: Witness | None = None) -> None:
     """Create every segment of an instance; version 0, or the newest kept version, is published at once.
 
-    The experiences that the last stop kept in the data folder come back, unless `fresh`.
+    The experiences that the last stop kept in the data folder come back, unless `fresh`. With `other_process` the
+    model is compared with that of another process, too.
 
-    Raises SegmentExists, SegmentSpaceError, ApplicationError, ConfigError, or ModelMismatch if the newest checkpoint
-    belongs to another model. Whatever was created is removed again after an error.
+    Raises SegmentExists, SegmentSpaceError, ConfigError, ApplicationError (a model that cannot be shared or trained
+    among them), or ModelMismatch if the newest checkpoint belongs to another model. Whatever was created is removed
+    again after an error.
     """
     check_instance(instance)
     application = load_application(config.application, config.settings, Path(config.folder))
     records = record_layout(application)
-    flat = FlatModel(seeded_model(application, config.trainer.seed))
-    check_forward(flat.model, application)
+    flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), other_process)
     data_dir = (Path(config.data_dir) / instance).absolute()
     kept = data_dir / "kept"
     version = load_newest(data_dir, flat)
@@ -189,6 +193,10 @@ class Instance:
         return CheckpointStore(self.data_dir / "checkpoints")
 
 
+def _fresh_model(config: Config) -> torch.nn.Module:
+    return load_application(config.application, config.settings, Path(config.folder)).build_model()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Create an instance from the command line: 0, or 1 with one message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tandem.shared.instance", description="Create an instance.")
@@ -196,9 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", default=".", help="where the configuration's relative paths start")
     parser.add_argument("--fresh", action="store_true", help="start with empty rings")
     options = parser.parse_args(arguments)
+    # Small tensors are computed faster by one thread, and the machine may be busy.
+    torch.set_num_threads(1)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
-        create_instance(options.instance, config, options.fresh)
+        with witness(functools.partial(_fresh_model, config)) as other_process:
+            create_instance(options.instance, config, options.fresh, other_process)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

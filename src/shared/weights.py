@@ -23,6 +23,7 @@ import torch
 from . import layout
 from .control import Control
 from .errors import LayoutMismatch, ModelMismatch, SegmentInvalid, SegmentMissing
+from .model_tensors import carried_tensors, check_overlaps, check_tensor
 from .segments import create, segment_path
 
 _DTYPES = {
@@ -68,18 +69,25 @@ class WeightsLayout:
 
     @classmethod
     def of(cls, model: torch.nn.Module) -> WeightsLayout:
-        """The layout of a model's parameters and buffers. Raises ModelMismatch for a dtype that cannot be shared."""
+        """The layout of a model's parameters and buffers.
+
+        Raises ModelMismatch, naming the tensor, for one that cannot be shared: of another dtype, without a shape or
+        values yet, or one that shares memory with another or itself in any way but being the same.
+        """
         stored: dict[tuple[Any, ...], str] = {}
         aliases, tensors = [], []
-        for name, tensor in _tensors(model).items():
+        for name, tensor in carried_tensors(model).items():
+            check_tensor(name, tensor)
             if tensor.dtype not in _DTYPES:
                 raise ModelMismatch(f"{name}: dtype {tensor.dtype} cannot be shared; use one of {', '.join(_TORCH)}")
-            identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape)) if tensor.numel() else (name,)
+            place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
+            identity = place if tensor.numel() else (name,)
             if identity in stored:
                 aliases.append((name, stored[identity]))
                 continue
             stored[identity] = name
             tensors.append((name, tensor))
+        check_overlaps(tensors)
         tensors.sort(key=lambda item: (-item[1].element_size(), item[0]))
         specs, offset = [], 0
         for name, tensor in tensors:
@@ -135,18 +143,16 @@ class WeightsLayout:
         }
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and persistent buffers by name, tied ones under each of their names."""
-    return dict(model.state_dict(keep_vars=True))
-
-
 class FlatModel:
     """A model whose parameters and buffers are views of one flat byte tensor, `flat` (uint8 [bytes])."""
 
     def __init__(self, model: torch.nn.Module, device: torch.device | None = None) -> None:
         self.model = model
         self.layout = WeightsLayout.of(model)
-        self._tensors = [(tensor, self.layout.stored_name(name)) for name, tensor in _tensors(model).items()]
+        tensors = carried_tensors(model)
+        self._names = list(tensors)
+        self._tensors = [(tensor, self.layout.stored_name(name)) for name, tensor in tensors.items()]
+        self._private: dict[str, torch.Tensor] | None = None
         self._views: dict[int, list[torch.Tensor]] = {}
         flat = torch.empty(self.layout.data_bytes, dtype=torch.uint8, device=device)
         views = self.layout.views(flat)
@@ -166,6 +172,35 @@ class FlatModel:
         for (tensor, _), view in zip(self._tensors, views, strict=True):
             tensor.data = view
         self.flat = flat
+
+    def read_in_place(self, slot: torch.Tensor) -> None:
+        """Make `slot` (uint8 [bytes]) the memory of the parameters, and copy the buffers out of it.
+
+        A forward pass may write into a buffer; it must never write into what others read.
+        """
+        if self._private is None:
+            parameters = {name for tensor, name in self._tensors if isinstance(tensor, torch.nn.Parameter)}
+            self._private = {
+                spec.name: torch.empty(spec.shape, dtype=_TORCH[spec.dtype])
+                for spec in self.layout.specs
+                if spec.name not in parameters
+            }
+        self.bind(slot)
+        views = self._views[slot.data_ptr()]
+        for (tensor, name), view in zip(self._tensors, views, strict=True):
+            if name in self._private:
+                tensor.data = self._private[name].copy_(view)
+
+    def cut_off(self) -> list[str]:
+        """Names of the tensors that no longer lie in the flat buffer: replaced in the module, or moved elsewhere."""
+        now = carried_tensors(self.model)
+        views = self.layout.views(self.flat)
+        return [
+            name
+            for name, (tensor, _) in zip(self._names, self._tensors, strict=True)
+            if now.get(name) is not tensor
+            or (tensor.numel() and tensor.data_ptr() != views[self.layout.stored_name(name)].data_ptr())
+        ] + [name for name in now if name not in set(self._names)]
 
     def state(self) -> dict[str, torch.Tensor]:
         """The stored tensors by name, as views."""

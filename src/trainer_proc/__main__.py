@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 import os
 import signal
@@ -26,20 +25,20 @@ log = logging.getLogger(__name__)
 
 
 def warm_up(trainer: ContinuousTrainer) -> None:
-    """Run one step on a copy: the first step of a process imports and allocates for about 100 ms."""
-    model = copy.deepcopy(trainer.flat.model)
+    """Run one step on another model: the first step of a process imports and allocates for about 100 ms."""
+    model = trainer.instance.build_model().model.to(trainer.device)
     heads: tuple[ActionHead, ...] = trainer.instance.application.heads
     learner = load_learner(trainer.config.learner)(model, heads, trainer.config)
     rows, device = trainer.config.batch_size, trainer.device
-    learner.step(
-        Batch(
-            observations=torch.zeros(rows, trainer.instance.records.features, device=device),
-            actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
-            rewards=torch.zeros(rows, device=device),
-            probabilities=torch.ones(rows, device=device),
-            sent=torch.ones(rows, dtype=torch.bool, device=device),
-        )
+    batch = Batch(
+        observations=torch.zeros(rows, trainer.instance.records.features, device=device),
+        actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
+        rewards=torch.zeros(rows, device=device),
+        probabilities=torch.ones(rows, device=device),
+        sent=torch.ones(rows, dtype=torch.bool, device=device),
     )
+    with torch.enable_grad():
+        learner.step(batch)
 
 
 def take_trainer_lock(instance: str) -> int:

@@ -192,7 +192,9 @@ class ContinuousTrainer:
         started = time.perf_counter()
         rewards = training_rewards(rows, config)
         batch = make_batch(rows, rewards, self.device)
-        result = self.learner.step(batch)
+        # The application may have switched gradients off for its own purposes.
+        with torch.enable_grad():
+            result = self.learner.step(batch)
         fault = self.guard.find_fault(self._in_force(), batch.observations)
         if fault is not None:
             self.metrics.count("refused")
