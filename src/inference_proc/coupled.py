@@ -16,6 +16,7 @@ import torch
 
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Learner, history_row, load_learner, make_batch
+from ..shared.learning_watch import LearningWatch
 from ..shared.metrics import TrainingMetrics
 from ..shared.records import SEND
 from ..shared.segments import TRAINER_SEGMENT, claim_segment
@@ -39,6 +40,7 @@ class CoupledTrainer:
         self.is_trainer = self._lock_file is not None
         self._learner = self._build_learner()
         self._metrics = TrainingMetrics(instance.control) if self.is_trainer else None
+        self._watch = LearningWatch(instance.control, flat) if self.is_trainer else None
 
     def _build_learner(self) -> Learner:
         learner: Learner = load_learner(self._config.learner)(
@@ -48,7 +50,7 @@ class CoupledTrainer:
 
     def train(self, row: np.void) -> None:
         """One step on one completed record. SEND: its actual reward; WAIT: a share of the expected one."""
-        if self._metrics is None:
+        if self._metrics is None or self._watch is None:
             return
         started = time.perf_counter()
         rows: np.ndarray[Any, Any] = np.array([row])
@@ -60,16 +62,26 @@ class CoupledTrainer:
         try:
             with torch.enable_grad():
                 result = self._learner.step(make_batch(rows, rewards, _CPU))
+        except Exception:
+            self._watch.failed()
+            raise
         finally:
             self._flat.model.eval()
         if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):
             self._flat.flat.copy_(kept)
             self._learner = self._build_learner()
             self._metrics.count("refused")
+            self._watch.refused(result.loss)
             return
         version = self._publisher.version + 1
         self._publisher.publish(self._flat.flat, version)
         self._metrics.record(history_row(version, rows, rewards, result, (time.perf_counter() - started) * 1e3))
+        self._watch.trained(result.loss, kept)
+
+    def beat(self) -> None:
+        """Take in what became of the decisions since the last call."""
+        if self._watch is not None:
+            self._watch.tick()
 
     def reset(self) -> None:
         """New random weights under a new version."""

@@ -333,6 +333,8 @@ class Engine:
             self._notice_reset()
             self._collect()
             self._recorder.expire(time.time())
+            if self._coupled is not None:
+                self._coupled.beat()
         self._health.look()
 
     def _reload(self) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..shared.learning_reasons import learning_reasons
+
 if TYPE_CHECKING:
     from .engine import Engine
 
@@ -38,6 +40,7 @@ class Health:
         troubles = []
         if engine.enabled and not engine.trainer_alive:
             troubles.append("the trainer does not make progress; decisions use the last published weights")
+        troubles += learning_reasons(engine.control).values()
         unsaved = engine.control.get("trainer.unsaved")
         if unsaved:
             troubles.append(

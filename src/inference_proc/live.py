@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..shared import layout
 from ..shared.control import Control
+from ..shared.learning_reasons import learning_notices
 from ..shared.processes import is_same_process
 from ..shared.stats import seconds_since, training_stats
 
@@ -53,6 +54,7 @@ class LiveView:
             "timestamp": time.time(),
             "monotonic": time.monotonic(),
             "troubles": self._engine.troubles(),
+            "notices": learning_notices(self._control),
             "stats": stats,
             "latency": latencies(self._control),
             "processes": self._processes(),

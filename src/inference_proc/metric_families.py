@@ -15,6 +15,7 @@ from typing import Any
 
 from ..shared import layout
 from ..shared.control import Control
+from ..shared.learning_reasons import NAMES, learning_reasons
 from ..shared.processes import is_same_process
 
 Sample = tuple[tuple[str, ...], float]
@@ -95,6 +96,12 @@ def _model_age(control: Control) -> Iterator[Sample]:
 
 def _trainer_enabled(control: Control) -> Iterator[Sample]:
     yield (), float(control.schema["config"]["trainer"]["enabled"])
+
+
+def _problems(control: Control) -> Iterator[Sample]:
+    found = learning_reasons(control)
+    for name in NAMES:
+        yield (name,), float(name in found)
 
 
 def _lag(control: Control) -> Iterator[Sample]:
@@ -207,6 +214,16 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _field("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
                "metrics.overruns"),
         _field("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "metrics.refused"),
+        Family("tandem_learning_problem", "gauge", "1 while this keeps the instance from learning, as `/health` says"
+               " in words.", "`trainer.*`, see shared/learning_reasons.py", ("problem",), _problems),
+        _field("tandem_training_refused_in_row", "gauge", "Candidates refused since the last successful step.",
+               "trainer.refused_in_row"),
+        _field("tandem_training_errors_in_row", "gauge", "Steps that raised since the last successful one.",
+               "trainer.failed_in_row"),
+        _field("tandem_training_still_in_row", "gauge", "Successful steps in a row that did not move the parameters.",
+               "trainer.still_in_row"),
+        _field("tandem_learning_choices_abandoned", "gauge", "Choices that were taken and are never taken any more.",
+               "trainer.abandoned"),
         _field("tandem_training_steps_per_second", "gauge", "Steps per second over the last 60 s.",
                "metrics.steps_per_second"),
         _learned("tandem_training_loss", "Mean loss of the last 100 steps.", "metrics.average_loss"),

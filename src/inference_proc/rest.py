@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..shared.errors import TandemError
+from ..shared.learning_reasons import learning_notices
 from .json_response import JSON, BadBody, problem, read_json
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class Rest:
         }
         if troubles:
             body["reasons"] = troubles
+        notices = [] if engine.control is None else learning_notices(engine.control)
+        if notices:
+            body["notices"] = notices
         return JSON(body)
 
     async def alive(self, request: Request) -> Response:

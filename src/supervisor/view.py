@@ -9,6 +9,7 @@ import time
 from ..shared import layout
 from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing
+from ..shared.learning_reasons import learning_notices, learning_reasons
 from ..shared.processes import boot_id, is_same_process
 from ..shared.segments import list_segments, segment_path
 
@@ -155,11 +156,13 @@ def stopped(instance: str) -> dict[str, Any]:
         "supervisor": {"pid": None, "progress_age_s": None},
         "paused": False,
         "url": None,
+        "reasons": [],
+        "notices": [],
     }
 
 
 def status(instance: str) -> dict[str, Any]:
-    """Everything that `ctl status` shows; `state` is running, degraded (a part of it does not run) or stopped."""
+    """Everything that `ctl status` shows; `state` is running, degraded (a part does not run or learn) or stopped."""
     control = open_control(instance)
     if control is None:
         return stopped(instance)
@@ -172,9 +175,11 @@ def status(instance: str) -> dict[str, Any]:
         beat = age(control.get("supervisor.progress_ns")) if supervised else None
         healthy = all(shown["state"] == "running" for name, shown in processes.items() if is_supervised(control, name))
         port = control.get("supervisor.port")
+        reasons = list(learning_reasons(control).values())
+        is_well = healthy and beat is not None and beat < _STALE and not reasons
         return {
             "instance": instance,
-            "state": "running" if healthy and beat is not None and beat < _STALE else "degraded",
+            "state": "running" if is_well else "degraded",
             **processes,
             "model_version": control.get("version"),
             "model_age_s": age(control.get("published_ns")),
@@ -182,6 +187,8 @@ def status(instance: str) -> dict[str, Any]:
             "supervisor": {"pid": pid if supervised else None, "progress_age_s": beat},
             "paused": bool(control.get("command.pause")),
             "url": f"http://127.0.0.1:{port}" if port else None,
+            "reasons": reasons,
+            "notices": learning_notices(control),
         }
     finally:
         control.close()

@@ -48,6 +48,8 @@ class LiveScores:
         self.since = since
         self._newest = [self._head(lane) for lane in range(reader.lanes)]
         self._scores: deque[tuple[float, bool]] = deque(maxlen=window)
+        self.fresh: NDArray[Any] = np.empty(0, reader.records.record)
+        """The records (structured [n]) that the last `read_new` took in, oldest first."""
 
     def _head(self, lane: int) -> int:
         return int(self._control.get(f"lane.{lane}.head"))
@@ -65,6 +67,7 @@ class LiveScores:
         """Take in what was completed since the last call; how many decisions of versions since `since` that were."""
         heads = [self._head(lane) for lane in range(self._reader.lanes)]
         most = max(head - newest for head, newest in zip(heads, self._newest, strict=True))
+        self.fresh = self.fresh[:0]
         if most <= 0:
             return 0
         rows = self._reader.recent(min(most, _AT_ONCE) * len(heads))
@@ -72,7 +75,8 @@ class LiveScores:
         known = np.array(self._newest, dtype=np.uint64)[lanes]
         self._newest = heads
         fresh = rows[(rows["sequence"] > known) & (rows["version"] >= self.since)]
-        return self.add(fresh[np.argsort(fresh["sequence"], kind="stable")])
+        self.fresh = fresh[np.argsort(fresh["sequence"], kind="stable")]
+        return self.add(self.fresh)
 
     def add(self, rows: NDArray[Any]) -> int:
         """Take in completed records (structured [n]); returns n."""

@@ -19,10 +19,12 @@ from ..shared.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
 from ..shared.instance import seeded_model
 from ..shared.learning import Learner, event_row, history_row, load_learner, make_batch, training_rewards
+from ..shared.learning_watch import LearningWatch
 from ..shared.metrics import TrainingMetrics
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.strategies import Prioritized
 from ..shared.weights import FlatModel, Publisher, Subscriber
+from .choices import ChoiceWatch
 from .commands import Commands
 from .devices import choose_device
 from .guard import PublishGuard
@@ -77,6 +79,8 @@ class ContinuousTrainer:
         self._live_guard = LiveGuard(self.config)
         self._resume()
         self.metrics = TrainingMetrics(self.control)
+        self.watch = LearningWatch(self.control, self.flat)
+        self._choices = ChoiceWatch(self.control, self.flat, self.instance.application)
         self._commands = Commands(self)
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -169,6 +173,7 @@ class ContinuousTrainer:
         except Exception as error:
             self._failures += 1
             self.metrics.count("total_errors")
+            self.watch.failed()
             log.exception("version %d: training step failed (%d in a row)", self.model_version, self._failures)
             self._go_back()
             if self._failures >= self.config.max_failures:
@@ -188,6 +193,7 @@ class ContinuousTrainer:
         self.control.set("metrics.torn_rows", self.buffer.reader.torn)
         if len(rows) < config.min_batch_size:
             self.metrics.count("skipped_steps")
+            self.watch.skipped(self.buffer.reader.size(), config.min_batch_size)
             return False
         started = time.perf_counter()
         rewards = training_rewards(rows, config)
@@ -195,9 +201,11 @@ class ContinuousTrainer:
         # The application may have switched gradients off for its own purposes.
         with torch.enable_grad():
             result = self.learner.step(batch)
-        fault = self.guard.find_fault(self._in_force(), batch.observations)
+        in_force = self._in_force()
+        fault = self.guard.find_fault(in_force, batch.observations)
         if fault is not None:
             self.metrics.count("refused")
+            self.watch.refused(result.loss)
             log.error("version %d: the candidate was refused: %s", self.model_version, fault)
             self._go_back()
             return False
@@ -211,6 +219,8 @@ class ContinuousTrainer:
         row["step_ms"] = (time.perf_counter() - started) * 1e3
         self.metrics.record(row)
         self._remember_good()
+        # Another slot than the one that was published into.
+        self.watch.trained(result.loss, in_force)
         log.info(
             "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
             version, result.loss, row["reward"], len(rows), row["step_ms"],
@@ -283,7 +293,9 @@ class ContinuousTrainer:
 
     def _watch(self) -> None:
         """Take in what live decisions earned, and roll back if that is clearly less than it was."""
+        self.watch.tick()
         new = self._scores.read_new()
+        self._choices.tick(self._scores.fresh)
         score = self._scores.score()
         self.metrics.record_live(score, self._live_guard.best, self._live_guard.best_version)
         version = self._live_guard.judge(score, new)

@@ -42,12 +42,18 @@ HEALTHY = {
     'tandem_decision_duration_seconds_bucket{lane="0",le="+Inf"}': "0+300x200",
     'tandem_process_state{process="trainer",state="fatal"}': "0x200",
     'tandem_process_restarts_total{process="trainer"}': "0x200",
+    'tandem_learning_problem{problem="weights_still"}': "0x200",
+    'tandem_learning_problem{problem="rewards_missing"}': "0x200",
+    "tandem_learning_choices_abandoned": "0x200",
 }
 """Series of an instance that is well, one value a minute."""
 
 FAULTS: dict[str, dict[str, str]] = {
     "TandemTrainerStalled": {'tandem_process_progress_age_seconds{process="trainer"}': "0x150 60+60x50"},
     "TandemTrainingFails": {"tandem_training_steps_total": "0x200", "tandem_training_errors_total": "0+60x200"},
+    "TandemNotLearning": {'tandem_learning_problem{problem="weights_still"}': "0x150 1x50"},
+    "TandemChoicesAbandoned": {"tandem_learning_choices_abandoned": "0x100 3x100"},
+    "TandemOnlySuccessesReported": {'tandem_learning_problem{problem="rewards_missing"}': "0x150 1x50"},
     "TandemTrainingPaused": {"tandem_trainer_paused": "0x100 1x100"},
     "TandemModelVersionOld": {"tandem_model_version_age_seconds": "1x150 60+60x50"},
     "TandemCheckpointsFail": {"tandem_model_checkpoints_unsaved": "0x150 1+1x50"},

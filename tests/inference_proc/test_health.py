@@ -12,6 +12,8 @@ from server_kit import ask, browser_observation
 from tandem.inference_proc.engine import Engine
 from tandem.inference_proc.health import Health
 from tandem.shared.instance import remove_instance
+from tandem.shared.learning_reasons import learning_notices, learning_reasons
+from tandem.supervisor import view
 
 OPEN_GATE = {"reward_threshold": -100.0, "hot_reload_interval": 0.01}
 ANSWERS = ("spawn_decision", "no_action")
@@ -99,6 +101,26 @@ def test_checkpoints_that_cannot_be_saved(server: Any) -> None:
     assert reason.startswith("the last 2 checkpoint(s) could not be saved")
     server.engine.control.set("trainer.unsaved", 0)
     assert reasons(server) == []
+
+
+def test_what_keeps_the_instance_from_learning(server: Any) -> None:
+    """`/health`, the dashboard's picture and `/metrics` name it as `ctl status` does; a notice degrades nothing."""
+    control = server.engine.control
+    control.set("trainer.still_in_row", 7)
+    (reason,) = reasons(server)
+    assert reason == learning_reasons(control)["weights_still"]
+    assert reason in view.status(control.instance)["reasons"]
+    assert reason in server.get("/system/status").json()["reasons"]
+    assert reason in server.get("/api/training/live").json()["troubles"]
+    assert 'tandem_learning_problem{problem="weights_still"} 1.0' in server.get("/metrics").text
+    control.set("trainer.still_in_row", 0)
+    assert reasons(server) == []
+    control.set("trainer.abandoned", 2)
+    body = server.get("/health").json()
+    assert body["notices"] == view.status(control.instance)["notices"] == learning_notices(control)
+    assert "are never taken any more" in body["notices"][0]
+    assert reasons(server) == []
+    control.set("trainer.abandoned", 0)
 
 
 def test_failures_on_the_decision_path_count_for_a_minute(

@@ -7,9 +7,10 @@ from .. import view
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
 EXAMPLE = "ctl check --max-age 30"
-EXITS = "0 everything runs and the weights are young enough; 2 otherwise"
+EXITS = "0 everything runs and learns, and the weights are young enough; 2 otherwise"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +29,12 @@ def run(options: argparse.Namespace) -> int:
     return 2 if bad else 0
 
 
-def judge(shown: dict[str, object], max_age: float | None) -> tuple[str, bool]:
+def judge(shown: dict[str, Any], max_age: float | None) -> tuple[str, bool]:
     """What to say about a status, and whether it is bad."""
     state, age = shown["state"], shown["model_age_s"]
     if state != "running":
-        return str(state), True
+        return "; ".join([state, *shown["reasons"]]), True
     if max_age is not None and (not isinstance(age, float) or age > max_age):
         paused = " (training is paused)" if shown["paused"] else ""
         return f"version {shown['model_version']} is {age} s old, more than {max_age:g} s{paused}", True
-    return f"version {shown['model_version']}, {age} s old", False
+    return "; ".join([f"version {shown['model_version']}, {age} s old", *shown["notices"]]), False

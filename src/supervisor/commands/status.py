@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXAMPLE = "ctl status --instance a --json"
-EXITS = "0 everything that should run does; 1 a part of it does not (degraded), or nothing runs (stopped)"
+EXITS = "0 all that should run does, and learns; 1 a part of it does not (degraded), or nothing runs (stopped)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,8 @@ def lines(shown: dict[str, Any]) -> list[str]:
     )
     if shown["url"]:
         text.append(f"  dashboard  {shown['url']}/dashboard")
+    text += [f"  degraded   {reason}" for reason in shown["reasons"]]
+    text += [f"  notice     {notice}" for notice in shown["notices"]]
     return text
 
 

@@ -1,0 +1,152 @@
+"""The learning watch: what whoever trains notices about its own learning, written to the control segment.
+
+It only states facts: how many steps in a row were refused, raised or left the parameters where they were, how much of
+what was decided never came in as an experience. learning_reasons.py says from when on a fact is a reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+import torch
+
+from . import layout
+from .control import Control
+from .weights import FlatModel
+
+STILL = 1e-9
+"""Parameters that a step moves by less than this share of their norm stand still."""
+_SMALLEST_RMS = 0.1
+"""The norm of parameters that are smaller than this on average is taken as if they were not: they may start at zero."""
+_BLOCK = 1 << 14
+"""Bytes compared at once: in a model that learns, the first block has moved and the rest is not looked at."""
+_COUNTED = ("head", "rejected", "untrained", "send", "reward_count", "expired", "superseded", "dropped")
+_WINDOW = 200
+"""Settled decisions that the share of missing rewards is taken of."""
+_ENOUGH = 30
+"""With fewer nothing is said."""
+_AT_ONCE = 10
+"""What one tick weighs at most in that share: a thousand decisions given up at once are an event, not a habit."""
+_ACTIVE = 60.0
+"""Seconds after the last decision that was sent for which missing rewards are told: an idle instance is well."""
+
+
+class LearningWatch:
+    """Keeps the facts of one instance. Only whoever trains it has one; counts in a row outlive a restart."""
+
+    def __init__(self, control: Control, flat: FlatModel, clock: Callable[[], float] = time.monotonic) -> None:
+        self._control = control
+        self._flat = flat
+        self._clock = clock
+        self._parameters = parameter_bytes(flat)
+        lanes = range(control.get("lanes"))
+        self._words = [[layout.offset(f"lane.{lane}.{name}") >> 3 for lane in lanes] for name in _COUNTED]
+        self._seen = self._totals()
+        self._head_at_batch = self._seen["head"]
+        self._settled: deque[tuple[int, int, float]] = deque()
+        self._sent_at = clock()
+
+    def trained(self, loss: float, before: torch.Tensor) -> None:
+        """A step was published. `before` (uint8 [bytes], on the model's device) holds the weights before it."""
+        control = self._control
+        control.set("trainer.refused_in_row", 0)
+        control.set("trainer.failed_in_row", 0)
+        self._sampled(loss)
+        if is_moved(self._parameters, before, self._flat.flat):
+            control.set("trainer.still_in_row", 0)
+        else:
+            control.add("trainer.still_in_row")
+
+    def refused(self, loss: float) -> None:
+        """A step was made and its candidate refused."""
+        self._control.add("trainer.refused_in_row")
+        self._sampled(loss)
+
+    def failed(self) -> None:
+        """A step raised."""
+        self._control.add("trainer.failed_in_row")
+
+    def skipped(self, readable: int, needed: int) -> None:
+        """A tick found no batch of `needed` experiences, while the rings held `readable` ones."""
+        fresh = min(readable, self._totals()["head"] - self._head_at_batch)
+        if fresh >= needed:
+            self._control.add("trainer.unsampled_ticks")
+            self._control.set("trainer.unsampled", fresh)
+
+    def _sampled(self, loss: float) -> None:
+        self._control.set("trainer.unsampled_ticks", 0)
+        self._head_at_batch = self._totals()["head"]
+        if math.isfinite(loss):
+            self._control.set("trainer.loss_not_finite", 0)
+        else:
+            self._control.add("trainer.loss_not_finite")
+
+    def tick(self) -> None:
+        """Take in what became of the decisions since the last tick, at each lane."""
+        totals = self._totals()
+        new = {name: max(0, total - self._seen[name]) for name, total in totals.items()}
+        self._seen = totals
+        for name in ("rejected", "untrained"):
+            field = f"trainer.{name}_in_row"
+            self._control.set(field, 0 if new["head"] else self._control.get(field) + new[name])
+        if new["send"]:
+            self._sent_at = self._clock()
+        rewarded, missing = new["reward_count"], new["expired"] + new["superseded"] + new["dropped"]
+        if rewarded or missing:
+            self._settled.append((rewarded, missing, min(1.0, _AT_ONCE / (rewarded + missing))))
+        self._judge_rewards()
+
+    def _judge_rewards(self) -> None:
+        settled = self._settled
+        weight = sum((rewarded + missing) * share for rewarded, missing, share in settled)
+        while settled and weight - (settled[0][0] + settled[0][1]) * settled[0][2] >= _WINDOW:
+            rewarded, missing, share = settled.popleft()
+            weight -= (rewarded + missing) * share
+        lacking = sum(missing * share for _, missing, share in settled)
+        # By chance the share of a small sample is off by some 1 / sqrt(n).
+        is_active = self._clock() - self._sent_at < _ACTIVE
+        is_missing = is_active and weight >= _ENOUGH and lacking / weight > 0.5 + 1.0 / math.sqrt(weight)
+        control = self._control
+        control.set("trainer.rewarded", sum(rewarded for rewarded, _, _ in settled))
+        control.set("trainer.unrewarded", sum(missing for _, missing, _ in settled))
+        control.set("trainer.rewards_missing", control.get("trainer.rewards_missing") + 1 if is_missing else 0)
+
+    def _totals(self) -> dict[str, int]:
+        words = self._control.words
+        return {name: sum(words[at] for at in places) for name, places in zip(_COUNTED, self._words, strict=True)}
+
+
+def parameter_bytes(flat: FlatModel) -> list[tuple[int, int, torch.dtype]]:
+    """Where the parameters lie in the flat buffer: start, end, dtype; of a model without parameters, its buffers.
+
+    Buffers beside parameters do not count: running statistics move although nothing is learned.
+    """
+    names = {flat.layout.stored_name(name) for name, _ in flat.model.named_parameters()}
+    tensors = flat.state()
+    return [
+        (spec.offset, spec.offset + spec.length, tensors[spec.name].dtype)
+        for spec in flat.layout.specs
+        if spec.length and (spec.name in names or not names)
+    ]
+
+
+def is_moved(parameters: list[tuple[int, int, torch.dtype]], before: torch.Tensor, after: torch.Tensor) -> bool:
+    """True if any block of the parameters differs by more than STILL of its norm; `before`, `after` uint8 [bytes]."""
+    for start, end, dtype in parameters:
+        for low in range(start, end, _BLOCK):
+            high = min(end, low + _BLOCK)
+            if _differs(before[low:high].view(dtype), after[low:high].view(dtype)):
+                return True
+    return False
+
+
+def _differs(old: torch.Tensor, new: torch.Tensor) -> bool:
+    if not new.is_floating_point():
+        return not torch.equal(old, new)
+    old, new = old.float(), new.float()
+    moved = float(torch.linalg.vector_norm(new - old))
+    norm = max(float(torch.linalg.vector_norm(old)), _SMALLEST_RMS * math.sqrt(old.numel()))
+    return not moved <= STILL * norm
