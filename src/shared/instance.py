@@ -26,6 +26,7 @@ from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
 from .mail import LETTER, OUTBOX_LETTERS
+from .ownership import be_private
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -198,6 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
+        be_private(config.supervisor.mode)
         create_instance(options.instance, config, options.fresh)
     except (TandemError, ValueError) as error:
         print(error, file=sys.stderr)
