@@ -20,6 +20,7 @@ from ..shared.config import Config, LoggingConfig, load
 from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
+from ..shared.ownership import be_private
 from ..shared.segments import instance_name
 from .engine import Engine
 from .server import Service
@@ -151,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         engine = attach(options.instance, load(options.config), asked)
         if engine is None:
             return 0
+        be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         service = Service(engine)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import LayoutMismatch, SegmentInvalid, SegmentMissing
-from .segments import create, segment_name, segment_path
+from .errors import LayoutMismatch, SegmentInvalid
+from .segments import create, segment_facts, segment_name, segment_path
 
 HEADER_BYTES = 4096
 _MAGIC = b"\x93NUMPY"
@@ -86,7 +86,8 @@ def create_array(instance: str, part: str, dtype: np.dtype[Any], rows: int, mode
 class SharedArray:
     """An attached segment: `array` (structured, [rows]), `words` (uint64 [rows, words per row]) and `raw` (bytes).
 
-    Raises SegmentMissing, SegmentInvalid or LayoutMismatch (naming what differs). The arrays keep the mapping alive.
+    Raises SegmentMissing, ForeignFile, SegmentInvalid or LayoutMismatch (naming what differs). The arrays keep the
+    mapping alive.
     """
 
     def __init__(self, instance: str, part: str, dtype: np.dtype[Any], rows: int) -> None:
@@ -94,10 +95,7 @@ class SharedArray:
         self.row_bytes = dtype.itemsize
         expected = npy_header(dtype, rows)
         size = HEADER_BYTES + rows * dtype.itemsize
-        try:
-            actual = os.stat(self.path).st_size
-        except FileNotFoundError:
-            raise SegmentMissing(self.path, "there is no such segment; is the instance running? (`ctl up`)") from None
+        actual = segment_facts(instance, part).st_size
         if actual < size:
             raise SegmentInvalid(self.path, f"is {actual} bytes long and should be {size}")
         self._memory = _Untracked(segment_name(instance, part))

@@ -12,7 +12,8 @@ import os
 import time
 
 from . import layout
-from .errors import LayoutMismatch, SegmentInvalid, SegmentMissing
+from .errors import ForeignFile, LayoutMismatch, SegmentInvalid, SegmentMissing
+from .ownership import ANYONE
 from .processes import boot_id
 from .segments import create, map_descriptor, open_segment, segment_path
 
@@ -32,6 +33,11 @@ class Control:
         self.instance = instance
         self.path = segment_path(instance, "control")
         self._descriptor = descriptor
+        facts = os.fstat(descriptor)
+        self.owner = facts.st_uid
+        """Number of the user whose instance it is."""
+        self.is_shared = facts.st_mode & 0o022 == 0o020
+        """True if the owner's group may write to it: it can operate the instance, not choose what the owner runs."""
         self._mapping = map_descriptor(descriptor, self.path, layout.CONTROL_BYTES, writable)
         self.bytes = memoryview(self._mapping)
         self.words = self.bytes.cast("Q")
@@ -63,6 +69,8 @@ class Control:
             raise ValueError(f"the schema takes {len(text)} bytes and {layout.SCHEMA_ROOM} are there")
         control = cls(instance, create(instance, "control", layout.CONTROL_BYTES, mode), writable=True)
         control.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + len(text)] = text
+        if mode & 0o022 == 0o020:
+            _seal(instance, text, mode & ~0o022)
         header.update(schema_hash=schema_hash(text), schema_bytes=len(text))
         for name, value in header.items():
             control.set(name, value)
@@ -73,24 +81,27 @@ class Control:
         self.set("magic", layout.MAGIC)
 
     @classmethod
-    def attach(cls, instance: str, writable: bool = True, timeout: float = 0.0, check_schema: bool = True) -> Control:
+    def attach(
+        cls, instance: str, writable: bool = True, timeout: float = 0.0, check_schema: bool = True, whose: str = ""
+    ) -> Control:
         """Attach to a running instance, waiting up to `timeout` seconds for it to appear and be complete.
 
-        `check_schema=False` leaves the schema text unread, for commands that want counters only and fast.
-        Raises SegmentMissing, SegmentInvalid (never finished), or LayoutMismatch.
+        `check_schema=False` leaves the schema text unread, for commands that want counters only and fast. `whose`
+        instance it may be: as `open_segment`. Raises SegmentMissing, SegmentInvalid (never finished), LayoutMismatch or
+        ForeignFile.
         """
         deadline = time.monotonic() + timeout
         while True:
             try:
-                return cls._attach_once(instance, writable, check_schema)
+                return cls._attach_once(instance, writable, check_schema, whose)
             except (SegmentMissing, SegmentInvalid):
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(0.01)
 
     @classmethod
-    def _attach_once(cls, instance: str, writable: bool, check_schema: bool) -> Control:
-        descriptor = open_segment(instance, "control", writable)
+    def _attach_once(cls, instance: str, writable: bool, check_schema: bool, whose: str) -> Control:
+        descriptor = open_segment(instance, "control", writable, whose)
         path = segment_path(instance, "control")
         try:
             head = os.pread(descriptor, 16, 0)
@@ -102,7 +113,12 @@ class Control:
                 raise SegmentInvalid(path, "is not a control segment of Tandem")
             if version != layout.LAYOUT_VERSION:
                 raise LayoutMismatch(path, f"has layout version {version}; this program reads {layout.LAYOUT_VERSION}")
+            facts = os.fstat(descriptor)
+            if facts.st_mode & 0o002 and (whose or (ANYONE if not writable else "")) != ANYONE:
+                raise ForeignFile(path, facts.st_uid, "may be written by every user: nothing in it can be trusted")
             control = cls(instance, descriptor, writable)
+            if control.get("lanes") > layout.MAX_LANES or control.get("slots") > layout.MAX_SLOTS:
+                raise SegmentInvalid(path, "is damaged: it has more lanes or slots than there can be")
         except BaseException:
             os.close(descriptor)
             raise
@@ -116,7 +132,7 @@ class Control:
 
     def _check_header(self) -> None:
         """Compare the schema text with its hash and every header field with the copy that the schema holds."""
-        if schema_hash(bytes(self._schema_bytes())) != self.get("schema_hash"):
+        if schema_hash(self._schema_text()) != self.get("schema_hash"):
             raise LayoutMismatch(
                 self.path, "schema_hash or schema_bytes: the schema text does not match its hash; it is damaged"
             )
@@ -145,15 +161,22 @@ class Control:
         """All fields of a lane (each is whole; together they may be of slightly different moments)."""
         return {name: self.get(f"lane.{index}.{name}") for name in layout.LANE_FIELDS}
 
-    def _schema_bytes(self) -> memoryview:
-        return self.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + min(self.get("schema_bytes"), layout.SCHEMA_ROOM)]
+    def _schema_text(self) -> bytes:
+        length = min(self.get("schema_bytes"), layout.SCHEMA_ROOM)
+        text = bytes(self.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + length])
+        if self.is_shared and text != _sealed(self.instance, self.owner):
+            raise LayoutMismatch(self.path, "schema_bytes: the schema text is not the one that the owner wrote")
+        return text
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The schema that the instance was created with: record, pending entry, tensors, application."""
+        """The schema that the instance was created with: record, pending entry, tensors, application.
+
+        Raises LayoutMismatch if the group, which may write to the rest, changed it.
+        """
         import json
 
-        schema: dict[str, Any] = json.loads(bytes(self._schema_bytes()))
+        schema: dict[str, Any] = json.loads(self._schema_text())
         return schema
 
     def history(self, since: int = 0, limit: int = layout.HISTORY_ROWS) -> list[dict[str, float]]:
@@ -219,6 +242,27 @@ class Control:
             self._mapping.close()
         except BufferError:
             pass  # an array of somebody's still views the mapping: it lives until that array goes
+
+
+def _seal(instance: str, text: bytes, mode: int) -> None:
+    """Write the schema a second time where only the owner may write: it names the commands and modules to run."""
+    descriptor = create(instance, "schema", len(text), mode)
+    try:
+        os.pwrite(descriptor, text, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _sealed(instance: str, owner: int) -> bytes:
+    descriptor = open_segment(instance, "schema", writable=False)
+    try:
+        facts = os.fstat(descriptor)
+        if facts.st_uid != owner or facts.st_mode & 0o022:
+            path = segment_path(instance, "schema")
+            raise ForeignFile(path, facts.st_uid, "may be written by others than the instance's owner")
+        return os.pread(descriptor, layout.SCHEMA_ROOM, 0)
+    finally:
+        os.close(descriptor)
 
 
 def schema_hash(text: bytes) -> int:

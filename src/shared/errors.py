@@ -9,6 +9,7 @@ TandemError
 │   ├── SegmentSpaceError  /dev/shm has not enough room; carries bytes needed and free
 │   ├── SegmentInvalid     the segment is truncated, half created or not ours
 │   └── LayoutMismatch     layout version or schema differ; names the first difference
+├── ForeignFile            a segment or file belongs to another user; names it and the owner
 ├── LaneBusy               every lane already has a living writer; names the holders
 ├── ModelMismatch          a model's tensors are not those that the weights slots were made for
 ├── PolicyUnavailable      the weights changed under every forward pass (a model read in place)
@@ -79,6 +80,15 @@ class SegmentInvalid(SegmentError):
 
 class LayoutMismatch(SegmentError):
     """A segment was made by another layout version or for another schema."""
+
+
+class ForeignFile(TandemError, PermissionError):
+    """A segment, lock, file or folder belongs to another user, or is a link: `path`, and the user's number `owner`."""
+
+    def __init__(self, path: str, owner: int, message: str) -> None:
+        self.path = path
+        self.owner = owner
+        super().__init__(f"{path} {message}")
 
 
 class LaneBusy(TandemError):

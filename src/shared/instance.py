@@ -29,6 +29,7 @@ from .keep import kept_version, restore
 from .mail import LETTER, OUTBOX_LETTERS
 from .model_check import checked_model
 from .model_witness import Witness, witness
+from .ownership import be_private
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -208,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
+        be_private(config.supervisor.mode)
         with witness(functools.partial(_fresh_model, config)) as other_process:
             create_instance(options.instance, config, options.fresh, other_process)
     except (TandemError, ValueError) as error:

@@ -12,7 +12,8 @@ import fcntl
 import mmap
 import os
 
-from .errors import SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceError
+from .errors import ForeignFile, SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceError
+from .ownership import ANYONE, OWN, TRUSTED, check_facts, is_allowed, open_file
 
 FOLDER = os.environ.get("TANDEM_SHM", "/dev/shm")
 """The shared-memory file system; the environment variable is for tests on a file system of their own."""
@@ -47,33 +48,83 @@ def segment_path(instance: str, part: str) -> str:
 def create(instance: str, part: str, size: int, mode: int = 0o600) -> int:
     """Create a segment of `size` zero bytes and return its descriptor (read and write, to be closed by the caller).
 
-    Raises SegmentExists, or SegmentSpaceError naming the bytes needed and free.
+    Raises SegmentExists, ForeignFile if it is another user's, or SegmentSpaceError naming the bytes needed and free.
     """
     path = segment_path(instance, part)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
+        segment_facts(instance, part, OWN)
         raise SegmentExists(path, "exists already; `ctl down` or `ctl clean` removes it") from None
     try:
         os.fchmod(descriptor, mode)
         os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         os.close(descriptor)
         os.unlink(path)
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
+        if isinstance(error, OverflowError) or error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
             space = os.statvfs(FOLDER)
             raise SegmentSpaceError(path, size, space.f_bavail * space.f_frsize) from None
         raise
     return descriptor
 
 
-def open_segment(instance: str, part: str, writable: bool = True) -> int:
-    """Open an existing segment and return its descriptor. Raises SegmentMissing."""
+def open_segment(instance: str, part: str, writable: bool = True, whose: str = "") -> int:
+    """Open an existing segment and return its descriptor; no link is followed.
+
+    `whose` it may be: by default anyone's to be read, and TRUSTED to be written, which is what those do who go by what
+    it says. Raises SegmentMissing or ForeignFile.
+    """
     path = segment_path(instance, part)
     try:
-        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        return open_file(path, os.O_RDWR if writable else os.O_RDONLY, whose or (TRUSTED if writable else ANYONE))
     except FileNotFoundError:
-        raise SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)") from None
+        raise _missing(path) from None
+
+
+def segment_facts(instance: str, part: str, whose: str = TRUSTED) -> os.stat_result:
+    """Size, owner and mode of a segment that is to be mapped by its name. Raises SegmentMissing or ForeignFile.
+
+    In a folder with the sticky bit nobody but its owner can put another file under the name afterwards.
+    """
+    path = segment_path(instance, part)
+    try:
+        facts = os.lstat(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    check_facts(path, facts, whose)
+    return facts
+
+
+def _missing(path: str) -> SegmentMissing:
+    return SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)")
+
+
+def foreign_segments(instance: str) -> list[ForeignFile]:
+    """What of an instance belongs to another user or is no regular file: an error for each, not raised."""
+    found = []
+    for part in list_segments(instance).get(instance, []):
+        try:
+            segment_facts(instance, part, OWN)
+        except SegmentMissing:
+            continue
+        except ForeignFile as error:
+            found.append(error)
+    return found
+
+
+def refuse_foreign(instance: str) -> None:
+    """Raise ForeignFile if the instance is another user's: its control segment or lock, or all that there is of it.
+
+    A single other segment is not enough: a stranger could keep an owner from stopping what runs by adding one.
+    """
+    found = foreign_segments(instance)
+    deciding = {segment_path(instance, part) for part in ("control", "lock")}
+    first = next((error for error in found if error.path in deciding), None)
+    if first is None and found and len(found) == len(list_segments(instance).get(instance, [])):
+        first = found[0]
+    if first is not None:
+        raise first
 
 
 def claim_segment(instance: str, part: str) -> int | None:
@@ -120,7 +171,8 @@ def list_segments(instance: str | None = None) -> dict[str, list[str]]:
 def remove_instance(instance: str) -> list[str]:
     """Remove every segment of an instance, the control segment first, and return the parts removed.
 
-    The caller holds the instance's lock: nothing here asks whether somebody still uses them.
+    The caller holds the instance's lock: nothing here asks whether somebody still uses them. What another user put
+    there under the instance's name stays.
     """
     parts = list_segments(instance).get(instance, [])
     parts.sort(key=lambda part: part != "control")
@@ -128,8 +180,11 @@ def remove_instance(instance: str) -> list[str]:
     for part in parts:
         if part == "lock":
             continue
+        path = segment_path(instance, part)
         try:
-            os.unlink(segment_path(instance, part))
+            if not is_allowed(os.lstat(path).st_uid, OWN):
+                continue
+            os.unlink(path)
         except FileNotFoundError:
             continue
         removed.append(part)

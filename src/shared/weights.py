@@ -22,9 +22,9 @@ import torch
 
 from . import layout
 from .control import Control
-from .errors import LayoutMismatch, ModelMismatch, SegmentInvalid, SegmentMissing
+from .errors import LayoutMismatch, ModelMismatch, SegmentInvalid
 from .model_tensors import carried_tensors, check_overlaps, check_tensor
-from .segments import create, segment_path
+from .segments import create, segment_facts, segment_path
 
 _DTYPES = {
     torch.float64: "F64",
@@ -235,7 +235,7 @@ def create_slots(control: Control, weights: WeightsLayout, slots: int, mode: int
 class Slots:
     """The weights slots of an instance, mapped: `data[j]` is a torch shared tensor (uint8 [bytes]).
 
-    Raises SegmentMissing, SegmentInvalid, or LayoutMismatch if the slots were made for another model.
+    Raises SegmentMissing, ForeignFile, SegmentInvalid, or LayoutMismatch if the slots were made for another model.
     """
 
     def __init__(self, control: Control, weights: WeightsLayout) -> None:
@@ -247,10 +247,7 @@ class Slots:
         for index in range(self.count):
             path = segment_path(control.instance, f"weights{index}")
             # from_file would create a missing file and grow a short one: look first.
-            try:
-                actual = os.stat(path).st_size
-            except FileNotFoundError:
-                raise SegmentMissing(path, "there is no such segment; is the instance running? (`ctl up`)") from None
+            actual = segment_facts(control.instance, f"weights{index}").st_size
             if actual != size:
                 raise SegmentInvalid(path, f"is {actual} bytes long and should be {size}")
             whole = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)

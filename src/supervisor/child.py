@@ -51,6 +51,7 @@ class Child:
         output: LogFile,
         settings: SupervisorConfig,
         probe: Probe,
+        umask: int = -1,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -58,6 +59,8 @@ class Child:
         self.output = output
         self.settings = settings
         self.probe = probe
+        self.umask = umask
+        """What it is started with; -1: the supervisor's own."""
         self.state = "stopped"
         self.pid = 0
         self.ticks = 0
@@ -99,6 +102,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 start_new_session=True,
+                umask=self.umask,
             )
         except OSError as error:
             self._failed(now, f"cannot be started: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from ..shared.config import Config
 from ..shared.control import Control
-from ..shared.errors import SegmentError
+from ..shared.errors import ForeignFile, SegmentError
 from ..shared.segments import FOLDER, list_segments
 from . import lock, view
 
@@ -116,7 +117,7 @@ def _is_tmpfs() -> bool:
 def _own(instance: str) -> Control | None:
     try:
         control = view.open_control(instance)
-    except SegmentError:
+    except (SegmentError, ForeignFile):
         return None
     return control if control is not None and view.living(control) else None
 
@@ -156,8 +157,9 @@ def _remove_ipc() -> Iterator[Finding]:
 def _stale() -> Iterator[Finding]:
     dead = []
     for name in list_segments():
-        if lock.holder(name) == (0, 0) and not view.users(name) and _own(name) is None:
-            dead.append(name)
+        with contextlib.suppress(ForeignFile):
+            if lock.holder(name) == (0, 0) and not view.users(name) and _own(name) is None:
+                dead.append(name)
     if dead:
         yield Finding("warn", "segments", f"left by dead instances: {', '.join(dead)}", "ctl clean")
     else:
@@ -167,6 +169,8 @@ def _stale() -> Iterator[Finding]:
 def _permissions(config: Config) -> Iterator[Finding]:
     if not os.access(FOLDER, os.W_OK | os.X_OK):
         yield Finding("bad", "permissions", f"{FOLDER} cannot be written to", f"chmod 1777 {FOLDER}")
+    if os.stat(FOLDER).st_mode & 0o1002 == 0o0002:
+        yield Finding("bad", "permissions", f"every user can replace files in {FOLDER}", f"chmod 1777 {FOLDER}")
     folder = Path(config.data_dir).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -13,8 +13,29 @@ import time
 
 from ..shared.processes import start_ticks
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..shared.control import Control
+
 Identity = tuple[int, int]
 """Process id and start time in clock ticks since boot."""
+
+
+def child(control: Control, name: str) -> Identity:
+    """The living process that an own control segment names as `name`; (0, 0) if there is none.
+
+    Whoever may write to the segment could write any number there: it must be this user's process, or one that was
+    started for the instance, as its environment says; where the group may write, it must be the latter.
+    """
+    pid, ticks = control.get(f"process.{name}.pid"), control.get(f"process.{name}.start_ticks")
+    try:
+        is_own = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+        if control.is_shared or not is_own:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                is_own = f"TANDEM_INSTANCE={control.instance}".encode() in file.read().split(b"\0")
+    except OSError:
+        return 0, 0
+    return (pid, ticks) if is_own and ticks > 0 and start_ticks(pid) == ticks else (0, 0)
 
 
 def members(leader: int, ticks: int) -> list[Identity]:

@@ -11,9 +11,10 @@ import fcntl
 import os
 import time
 
-from ..shared.errors import SupervisorError
+from ..shared.errors import SegmentMissing, SupervisorError
+from ..shared.ownership import OWN, open_file
 from ..shared.processes import is_same_process, own_identity
-from ..shared.segments import segment_path
+from ..shared.segments import open_segment, refuse_foreign, segment_path
 
 
 class InstanceBusy(SupervisorError):
@@ -26,14 +27,18 @@ class InstanceBusy(SupervisorError):
 
 
 class InstanceLock:
-    """The lock of one instance, taken at construction. Raises InstanceBusy after `timeout` seconds."""
+    """The lock of one instance, taken at construction.
+
+    Raises InstanceBusy after `timeout` seconds, or ForeignFile if the instance or the lock is another user's.
+    """
 
     def __init__(self, instance: str, timeout: float = 0.0) -> None:
         self.instance = instance
         self.path = segment_path(instance, "lock")
+        refuse_foreign(instance)
         deadline = time.monotonic() + timeout
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._open()
             if _lock_now(descriptor):
                 if _is_the_file(descriptor, self.path):
                     break
@@ -46,6 +51,17 @@ class InstanceLock:
         self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, "{} {}\n".format(*own_identity()).encode(), 0)
+
+    def _open(self) -> int:
+        while True:
+            try:
+                return open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWN, 0o600)
+            except FileExistsError:
+                pass
+            try:
+                return open_segment(self.instance, "lock", whose=OWN)
+            except SegmentMissing:
+                continue  # its holder removed it between the two
 
     def release(self, remove: bool = True) -> None:
         """Give the lock back, with its file unless `remove` is false. Idempotent."""
@@ -64,10 +80,13 @@ class InstanceLock:
 
 
 def holder(instance: str) -> tuple[int, int]:
-    """Process id and start ticks of the living process that holds the lock; (0, 0) if nobody does."""
+    """Process id and start ticks of the living process that holds the lock; (0, 0) if nobody does.
+
+    Raises ForeignFile if the lock is another user's: the number in it may be that of any process.
+    """
     try:
-        descriptor = os.open(segment_path(instance, "lock"), os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
+        descriptor = open_segment(instance, "lock", writable=False, whose=OWN)
+    except SegmentMissing:
         return 0, 0
     try:
         words = os.pread(descriptor, 64, 0).split()

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..shared.ownership import open_file
+
 _CHUNK = 1 << 20
 
 
@@ -22,9 +24,12 @@ class LogFile:
         self.files = files
 
     def open(self) -> int:
-        """A descriptor that appends, to be closed by the caller. Folders are made."""
+        """A descriptor that appends, to be closed by the caller. Folders are made.
+
+        Raises ForeignFile if another user made the file or it is a link, or OSError.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return open_file(os.fspath(self.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def rotate(self) -> bool:
         """Rotate if the file has grown above the limit; of a burst, the newest `max_bytes` are kept. True if it did."""

@@ -10,7 +10,9 @@ import time
 
 from ..shared.commands import Answer, send
 from ..shared.errors import SupervisorError
+from ..shared.ownership import ANYONE, OWN
 from . import family, view
+from .lock import holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +31,12 @@ _WORDS = {
 }
 
 
-def open_running(instance: str) -> Control:
-    """The control segment of a living instance, to write to. Raises SupervisorError if nothing runs."""
-    control = view.open_control(instance, writable=True)
+def open_running(instance: str, whose: str = ANYONE) -> Control:
+    """The control segment of a living instance, to write to: by default of anyone who lets this user write.
+
+    Raises SupervisorError if nothing runs, ForeignFile if it is not open to this user or not that of `whose`.
+    """
+    control = view.open_control(instance, writable=True, whose=whose)
     if control is None or not view.living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     return control
@@ -52,8 +57,8 @@ def restart(instance: str, names: list[str], timeout: float) -> dict[str, int]:
 
     Raises SupervisorError if there is no supervisor, a child is not supervised, or it does not come back.
     """
-    control = open_running(instance)
-    supervisor = (control.get("supervisor.pid"), control.get("supervisor.start_ticks"))
+    control = open_running(instance, OWN)
+    supervisor = holder(instance)
     before = {}
     for name in names:
         if not view.is_supervised(control, name):

@@ -11,8 +11,9 @@ import signal
 import time
 from pathlib import Path
 
+from ..shared.ownership import OWN, own_folder
 from ..shared.processes import start_ticks
-from ..shared.segments import remove_instance
+from ..shared.segments import foreign_segments, refuse_foreign, remove_instance
 from . import family, view
 from .lock import InstanceLock, holder
 
@@ -24,8 +25,9 @@ def stop_instance(instance: str, timeout: float = 60.0) -> list[str]:
     """Stop an instance, with or without a living supervisor, and remove its segments. What was done, in words.
 
     `timeout` is how long a supervisor may take; then it is killed and its children are stopped here.
-    Raises InstanceBusy if the lock is held by somebody who does not end.
+    Raises InstanceBusy if the lock is held by somebody who does not end, ForeignFile if it is another user's instance.
     """
+    refuse_foreign(instance)
     done = stop_supervisor(instance, timeout)
     with InstanceLock(instance, timeout=5.0):
         done += stop_orphans(instance)
@@ -43,12 +45,13 @@ def put_away(instance: str, keep: bool = True, spare: bool = False) -> list[str]
     with view.Claimed(instance) as claimed:
         if claimed.held and spare:
             return [f"lives (somebody uses {', '.join(claimed.held)})"]
-        control = view.open_control(instance) if keep and not claimed.held else None
+        control = view.open_control(instance, whose=OWN) if keep and not claimed.held else None
         if control is not None:
             from ..shared.keep import keep as keep_experiences
 
             try:
                 folder = os.path.join(control.schema["data_dir"], "kept")
+                own_folder(control.schema["data_dir"], make=False)
                 keep_experiences(control, Path(folder))
                 done.append(f"kept its experiences in {folder}")
             except (OSError, ValueError, KeyError) as error:
@@ -58,6 +61,7 @@ def put_away(instance: str, keep: bool = True, spare: bool = False) -> list[str]
         removed = remove_instance(instance)
     if removed:
         done.append(f"removed {len(removed)} segments")
+    done += [f"left {error}" for error in foreign_segments(instance)]
     return done
 
 
@@ -86,17 +90,13 @@ def stop_supervisor(instance: str, timeout: float) -> list[str]:
 
 def stop_orphans(instance: str) -> list[str]:
     """Stop the children that the control segment names, with their groups. The caller holds the instance's lock."""
-    control = view.open_control(instance)
+    control = view.open_control(instance, whose=OWN)
     if control is None:
         return []
     try:
-        leaders = [
-            (control.get(f"process.{name}.pid"), control.get(f"process.{name}.start_ticks"))
-            for name in ("trainer", "inference")
-        ]
+        alive = [identity for name in ("trainer", "inference") if (identity := family.child(control, name))[0]]
     finally:
         control.close()
-    alive = [identity for identity in leaders if identity[0] and start_ticks(identity[0]) == identity[1]]
     if not alive:
         return []
     everyone = sorted({member for pid, ticks in alive for member in family.members(pid, ticks)})

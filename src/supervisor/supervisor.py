@@ -25,9 +25,10 @@ from ..shared import layout
 from ..shared.config import Config, parse
 from ..shared.control import Control
 from ..shared.errors import LayoutMismatch, SupervisorError
+from ..shared.ownership import OWN, be_private, own_folder, users_umask
 from ..shared.processes import own_identity
 from ..shared.segments import check_instance, remove_instance
-from . import orphans, view
+from . import family, orphans, view
 from .child import Child, Probe
 from .lock import InstanceLock
 from .logfile import LogFile
@@ -111,6 +112,7 @@ class Supervisor:
 
         Raises InstanceBusy, or StartFailed with the message of whoever could not create the segments.
         """
+        be_private(self.config.supervisor.mode)
         self._lock = InstanceLock(self.instance)
         try:
             self.control = self._adopt() or self._create()
@@ -118,6 +120,7 @@ class Supervisor:
             self._lock.release()
             raise
         pid, ticks = own_identity()
+        own_folder(self.folder)
         self.control.set("supervisor.pid", pid)
         self.control.set("supervisor.start_ticks", ticks)
         self.control.set("supervisor.port", self.port)
@@ -128,8 +131,7 @@ class Supervisor:
             if not (
                 self.adopted
                 and child.adopt(
-                    self.control.get(f"{prefix}.pid"),
-                    self.control.get(f"{prefix}.start_ticks"),
+                    *family.child(self.control, child.name),
                     self.control.get(f"{prefix}.started_ns"),
                     self.control.get(f"{prefix}.restarts"),
                 )
@@ -144,7 +146,7 @@ class Supervisor:
         After a crash of everything it is taken up again only with the settings it had; else None.
         """
         try:
-            control = view.open_control(self.instance, writable=True)
+            control = view.open_control(self.instance, writable=True, whose=OWN)
             if control is None:
                 return None
             Control.attach(self.instance, writable=False).close()  # compares the whole header with the schema
@@ -245,6 +247,7 @@ class Supervisor:
                 LogFile(self.folder / "logs" / f"{name}.log", settings.log_max_bytes, settings.log_files),
                 settings,
                 probes[name],
+                users_umask(),
             )
             for name, command in commands.items()
         ]

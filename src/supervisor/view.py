@@ -8,10 +8,10 @@ import time
 
 from ..shared import layout
 from ..shared.control import Control
-from ..shared.errors import SegmentInvalid, SegmentMissing
+from ..shared.errors import ForeignFile, SegmentInvalid, SegmentMissing
 from ..shared.learning_reasons import learning_notices, learning_reasons
 from ..shared.processes import boot_id, is_same_process
-from ..shared.segments import list_segments, segment_path
+from ..shared.segments import list_segments, open_segment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ _STALE = 5.0
 """Seconds without a turn after which a supervisor counts as stuck."""
 
 
-def open_control(instance: str, writable: bool = False) -> Control | None:
-    """The control segment of an instance, without reading its schema; None if it has none that is complete."""
+def open_control(instance: str, writable: bool = False, whose: str = "") -> Control | None:
+    """The control segment of an instance, without reading its schema; None if it has none that is complete.
+
+    Raises ForeignFile if it is not that of `whose` (as `open_segment`), or is not open to this user.
+    """
     try:
-        control = Control.attach(instance, writable=writable, check_schema=False)
+        control = Control.attach(instance, writable=writable, check_schema=False, whose=whose)
     except (SegmentMissing, SegmentInvalid):
         return None
     if control.get("boot_id_low") != int(boot_id().replace("-", ""), 16) & (2**64 - 1):
@@ -46,7 +49,8 @@ def living(control: Control) -> list[int]:
 class Claimed:
     """Holds the flock of every ring and weights slot of an instance that nobody else holds, inside a `with` block.
 
-    `held` names the segments of the others: rings by their writers, the weights by the trainer. While the flocks are
+    `held` names the segments of the others: rings by their writers, the weights by the trainer. What this user may not
+    read is left out. While the flocks are
     held exclusively no server can claim a lane and no trainer can start.
     """
 
@@ -58,8 +62,8 @@ class Claimed:
             if not part.startswith(("ring", "weights")):
                 continue
             try:
-                descriptor = os.open(segment_path(instance, part), os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
+                descriptor = open_segment(instance, part, writable=False)
+            except (SegmentMissing, ForeignFile):
                 continue
             self._descriptors.append(descriptor)
             try:

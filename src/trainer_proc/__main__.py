@@ -15,6 +15,7 @@ from ..shared.errors import TandemError
 from ..shared.instance import Instance
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
+from ..shared.ownership import be_private
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.segments import TRAINER_SEGMENT, claim_segment, instance_name
 from .devices import make_deterministic, yield_to_server
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         instance = Instance(options.instance, timeout=30.0)
         configure_logging(instance.config.logging)
+        be_private(instance.config.supervisor.mode)
         config = instance.config.trainer
         yield_to_server(config)
         if config.deterministic:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from ...shared.errors import SegmentError
+from ...shared.errors import ForeignFile, SegmentError
+from ...shared.ownership import OWN, be_private
 from ...shared.segments import list_segments, segment_path
 from .. import orphans, view
 from ..lock import InstanceBusy, InstanceLock
@@ -18,7 +19,7 @@ _MAKING = 60.0
 """Seconds within which an incomplete instance is taken to be in the making."""
 
 EXAMPLE = "ctl clean"
-EXITS = "0 (what lives is left alone and named)"
+EXITS = "0 (what lives, or belongs to another user, is left alone and named); 1 --instance names another user's"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +30,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Sweep."""
+    be_private("0600")
     names = [name for name in list_segments() if options.instance in (None, name)]
     for name in names:
-        print(f"{name}: {sweep(name, options.dry_run)}")
+        try:
+            print(f"{name}: {sweep(name, options.dry_run)}")
+        except ForeignFile as error:
+            if options.instance is not None:
+                raise
+            print(f"{name}: left alone: {error}")
     if not names:
         print("there is nothing to clean")
     return 0
 
 
 def sweep(instance: str, dry_run: bool = False) -> str:
-    """Remove a dead instance's segments; what was done, in words."""
+    """Remove a dead instance's segments; what was done, in words. Raises ForeignFile if it is another user's."""
     try:
         lock = InstanceLock(instance)
     except InstanceBusy as error:
@@ -58,7 +65,7 @@ def _alive(instance: str) -> str:
     if held:
         return f"somebody uses {', '.join(held)}"
     try:
-        control = view.open_control(instance)
+        control = view.open_control(instance, whose=OWN)
     except SegmentError:
         return ""  # of another layout, and nobody holds any of it
     if control is None:

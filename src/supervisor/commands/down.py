@@ -24,7 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Stop it."""
+    from ...shared.ownership import be_private
     from ...shared.segments import check_instance
+
+    be_private("0600")
 
     done = orphans.stop_instance(check_instance(options.instance), options.timeout)
     print(f"instance {options.instance}: {'; '.join(done) if done else 'nothing ran'}")

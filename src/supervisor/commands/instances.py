@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from ...shared.errors import SegmentError
+from ...shared.errors import ForeignFile, SegmentError
+from ...shared.ownership import owner_name
 from ...shared.segments import list_segments, segment_path
 from .. import view
 
@@ -31,25 +32,34 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for entry in found:
         version = "-" if entry["model_version"] is None else entry["model_version"]
-        print(f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {entry['bytes']:>14,} bytes")
+        size = f"{entry['bytes']:>14,} bytes"
+        print(f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {size}  {entry['user']}")
     if not found:
         print("there are none")
     return 0
 
 
 def describe(name: str, parts: list[str]) -> dict[str, Any]:
-    """Name, state (`dead`: segments and nobody that lives), version and bytes of one instance."""
+    """Name, state, version and bytes of one instance.
+
+    The state is `dead` for segments of which nobody lives, and `closed` where this user may not look.
+    """
     try:
         shown = view.status(name)
         state, version = shown["state"], shown["model_version"]
     except SegmentError:
         state, version = "dead", None
+    except ForeignFile:
+        state, version = "closed", None
     if state == "stopped":
         state = "attached" if view.users(name) else "dead"
-    size = 0
+    size, owner = 0, None
     for part in parts:
         try:
-            size += os.stat(segment_path(name, part)).st_size
+            facts = os.lstat(segment_path(name, part))
         except FileNotFoundError:
             continue
-    return {"instance": name, "state": state, "model_version": version, "bytes": size}
+        size += facts.st_size
+        owner = facts.st_uid if part == "control" or owner is None else owner
+    user = "" if owner is None else owner_name(owner)
+    return {"instance": name, "state": state, "model_version": version, "bytes": size, "user": user}

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from ...shared.config import CONFIG_FILE, Config, load, parse, read_reloaded
+from ...shared.ownership import OWN, be_private
 from .. import operate
 from .config import flatten, live_paths
 from .up import config_path
@@ -29,7 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Validate, write and ask the trainer to read."""
     asked = load(config_path(options.config))
-    control = operate.open_running(options.instance)
+    control = operate.open_running(options.instance, OWN)
+    be_private("0600")
     schema = control.schema
     path = Path(schema["data_dir"]) / CONFIG_FILE
     running = parse(schema["config"], f"instance {options.instance!r}", schema["folder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...shared.ownership import OWN
 from .. import operate
 
 TYPE_CHECKING = False
@@ -33,5 +34,5 @@ def supervised(instance: str) -> list[str]:
     """The children that the instance has."""
     from .. import view
 
-    control = operate.open_running(instance)
+    control = operate.open_running(instance, OWN)
     return [name for name in operate.RESTART_SIGNALS if view.is_supervised(control, name)]

@@ -15,6 +15,8 @@ from typing import Any
 from ...shared.config import Config, load
 from ...shared.errors import SupervisorError, TandemError
 from ...shared.logs import configure_logging
+from ...shared.ownership import be_private, own_folder, users_umask
+from ...shared.segments import refuse_foreign
 from .. import lock
 from ..logfile import LogFile, tail
 from ..supervisor import Supervisor
@@ -41,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Start it."""
     path = config_path(options.config)
     config = with_port(load(path), options.port)
+    refuse_foreign(options.instance)
     holder, _ = lock.holder(options.instance)
     if holder:
         raise lock.InstanceBusy(options.instance, holder)
@@ -48,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
     supervisor = Supervisor(options.instance, config, options.fresh)
+    be_private(config.supervisor.mode)
+    own_folder(supervisor.folder)
     _start_logging(supervisor, config, to_file=options.report is None)
     supervisor.handle_signals(hangup=options.report is None)
     try:
@@ -133,6 +138,8 @@ def describe(message: dict[str, Any]) -> list[str]:
 
 def _detach(options: argparse.Namespace, path: str | None, config: Config) -> int:
     supervisor = Supervisor(options.instance, config)
+    be_private(config.supervisor.mode)
+    own_folder(supervisor.folder)
     output = LogFile(
         supervisor.folder / "logs" / "supervisor.log", config.supervisor.log_max_bytes, config.supervisor.log_files
     )
@@ -147,7 +154,7 @@ def _detach(options: argparse.Namespace, path: str | None, config: Config) -> in
     print(f"instance {options.instance}: starting", file=sys.stderr, flush=True)
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
-        pass_fds=(report,),
+        pass_fds=(report,), umask=users_umask(),
     )  # fmt: skip
     os.close(report)
     os.close(descriptor)
