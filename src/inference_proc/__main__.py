@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import socket
 import sys
@@ -23,6 +22,9 @@ from ..shared.logs import configure_logging
 from ..shared.ownership import be_private
 from ..shared.segments import instance_name
 from .engine import Engine
+from .guarded import GuardedConfig, GuardedHttp
+from .listener import Listener, raise_descriptor_limit
+from .quiet import quiet_libraries
 from .server import Service
 from .static import StaticEngine, fall_back
 
@@ -34,9 +36,9 @@ class BundledServer(uvicorn.Server):
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         limits = service.limits
-        config = uvicorn.Config(
+        config = GuardedConfig(
             service.app,
-            ws="websockets-sansio",
+            limits,
             ws_max_size=limits.frame_bytes,
             ws_ping_interval=limits.ping_interval,
             ws_ping_timeout=limits.ping_timeout,
@@ -50,6 +52,7 @@ class BundledServer(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._listener = listener
+        self._accepting = Listener(listener, config, self.server_state.connections)
 
     async def run_service(self) -> None:
         """Serve until `should_exit`."""
@@ -61,14 +64,21 @@ class BundledServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
-        await super().startup(sockets)
+        await self.lifespan.startup()
+        self.servers = []
+        self._accepting.start(self._protocol)
+        self.started = True
         self._service.mark_ready()
         host, port = self._listener.getsockname()[:2]
-        log.info("version %d: serving on http://%s:%d", self._service.engine.model_version, host, port)
+        log.info("version %d: serving on http://%s", self._service.engine.model_version, authority(host, port))
+
+    def _protocol(self) -> asyncio.Protocol:
+        return GuardedHttp(self.config, self.server_state, self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams first: uvicorn waits for open responses."""
         self._service.begin_stop()
+        self._accepting.stop()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -77,25 +87,23 @@ class BundledServer(uvicorn.Server):
         yield
 
 
+def authority(host: str, port: int) -> str:
+    """Address and port as they stand in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def listen(host: str, port: int, write_timeout: float) -> socket.socket:
     """A listening socket. Raises TandemError if the address is not to be had."""
+    host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        raise TandemError(f"inference.host, inference.port: cannot listen on {host}:{port}: {error}") from error
+        raise TandemError(f"inference.host, inference.port: cannot listen on {authority(host, port)}: {error}") from error
     # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many open connections as the system does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def attach(instance: str, config: Config, asked: list[int]) -> Engine | StaticEngine | None:
@@ -154,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        quiet_libraries()
         service = Service(engine)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
         server = BundledServer(service, listener)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..shared.config import InferenceConfig
 
+ALLOWANCE = "tandem.allowance"
+"""Under this name in the `state` of a WebSocket's ASGI scope the bundled server hands on the connection's allowance."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,6 +24,7 @@ class Limits:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     write_timeout: float = 20.0
+    request_timeout: float = 10.0
     heartbeat_interval: float = 30.0
     shutdown_timeout: float = 2.0
 
