@@ -101,7 +101,11 @@ class Control:
             if magic != layout.MAGIC:
                 raise SegmentInvalid(path, "is not a control segment of Tandem")
             if version != layout.LAYOUT_VERSION:
-                raise LayoutMismatch(path, f"has layout version {version}; this program reads {layout.LAYOUT_VERSION}")
+                raise LayoutMismatch(
+                    path,
+                    f"has layout version {version}; this program reads {layout.LAYOUT_VERSION} (the program that made"
+                    " it can stop it; `ctl clean` removes it once nobody uses it)",
+                )
             control = cls(instance, descriptor, writable)
         except BaseException:
             os.close(descriptor)

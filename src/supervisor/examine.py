@@ -168,8 +168,11 @@ def _permissions(config: Config) -> Iterator[Finding]:
     if not os.access(FOLDER, os.W_OK | os.X_OK):
         yield Finding("bad", "permissions", f"{FOLDER} cannot be written to", f"chmod 1777 {FOLDER}")
     folder = Path(config.data_dir).absolute()
-    while not folder.exists():
+    while not os.path.lexists(folder):
         folder = folder.parent
+    if not folder.is_dir():
+        yield Finding("bad", "data folder", f"{folder} is not a folder", "move it away, or set data_dir")
+        return
     if os.access(folder, os.W_OK | os.X_OK):
         space = os.statvfs(folder)
         free = space.f_bavail * space.f_frsize

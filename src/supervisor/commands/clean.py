@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from ...shared.errors import SegmentError
+from ...shared.errors import SegmentError, TandemError
 from ...shared.segments import list_segments, segment_path
 from .. import orphans, view
 from ..lock import InstanceBusy, InstanceLock
@@ -18,7 +18,7 @@ _MAKING = 60.0
 """Seconds within which an incomplete instance is taken to be in the making."""
 
 EXAMPLE = "ctl clean"
-EXITS = "0 (what lives is left alone and named)"
+EXITS = "0 (what lives is left alone and named); 1 what a dead one learned could not be kept, so it was left in place"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +30,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Sweep."""
     names = [name for name in list_segments() if options.instance in (None, name)]
+    status = 0
     for name in names:
-        print(f"{name}: {sweep(name, options.dry_run)}")
+        try:
+            print(f"{name}: {sweep(name, options.dry_run)}")
+        except (TandemError, OSError) as error:
+            # The others are swept all the same.
+            print(f"{name}: {error}")
+            status = 1
     if not names:
         print("there is nothing to clean")
-    return 0
+    return status
 
 
 def sweep(instance: str, dry_run: bool = False) -> str:
-    """Remove a dead instance's segments; what was done, in words."""
+    """Remove a dead instance's segments; what was done, in words. Raises NotKept if they had to be left in place."""
     try:
         lock = InstanceLock(instance)
     except InstanceBusy as error:
@@ -49,7 +55,10 @@ def sweep(instance: str, dry_run: bool = False) -> str:
             return f"lives ({alive})"
         if dry_run:
             return "dead; would be removed"
-        return "; ".join(orphans.put_away(instance, spare=True)) or "removed its lock"
+        try:
+            return "; ".join(orphans.put_away(instance, other_layout=True)) or "removed its lock"
+        except orphans.InUse as error:
+            return f"lives (somebody uses {', '.join(error.held)})"
 
 
 def _alive(instance: str) -> str:

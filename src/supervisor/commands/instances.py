@@ -31,19 +31,21 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for entry in found:
         version = "-" if entry["model_version"] is None else entry["model_version"]
-        print(f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {entry['bytes']:>14,} bytes")
+        line = f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {entry['bytes']:>14,} bytes"
+        print(f"{line}  {entry['note']}" if entry["note"] else line)
     if not found:
         print("there are none")
     return 0
 
 
 def describe(name: str, parts: list[str]) -> dict[str, Any]:
-    """Name, state (`dead`: segments and nobody that lives), version and bytes of one instance."""
+    """Name, state (`dead`: segments and nobody that lives), version, bytes and a note about one instance."""
+    note = ""
     try:
         shown = view.status(name)
         state, version = shown["state"], shown["model_version"]
-    except SegmentError:
-        state, version = "dead", None
+    except SegmentError as error:
+        state, version, note = "stopped", None, error.args[0].partition(": ")[2].partition(";")[0]
     if state == "stopped":
         state = "attached" if view.users(name) else "dead"
     size = 0
@@ -52,4 +54,4 @@ def describe(name: str, parts: list[str]) -> dict[str, Any]:
             size += os.stat(segment_path(name, part)).st_size
         except FileNotFoundError:
             continue
-    return {"instance": name, "state": state, "model_version": version, "bytes": size}
+    return {"instance": name, "state": state, "model_version": version, "bytes": size, "note": note}
