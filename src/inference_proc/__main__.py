@@ -99,7 +99,8 @@ def listen(host: str, port: int, write_timeout: float) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        raise TandemError(f"inference.host, inference.port: cannot listen on {authority(host, port)}: {error}") from error
+        where = authority(host, port)
+        raise TandemError(f"inference.host, inference.port: cannot listen on {where}: {error}") from error
     # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -47,6 +47,11 @@ class Health:
                 f"the last {unsaved} checkpoint(s) could not be saved; training goes on, a restart of the machine would"
                 " lose it: see the trainer's log, is the disk full?"
             )
+        if engine.control.get("supervisor.unwritten"):
+            troubles.append(
+                "a log cannot be written or rotated; nothing else is lost: see the supervisor's log, is the disk full,"
+                " or was the data folder removed?"
+            )
         waiting, most = engine.lane.get("pending"), engine.control.get("pending_capacity")
         if waiting >= most:
             troubles.append(

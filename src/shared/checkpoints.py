@@ -1,7 +1,8 @@
 """Checkpoints on disk: safetensors for model and optimiser, a JSON manifest with hashes. No pickle.
 
 A checkpoint is a folder `<version, 12 digits>`: it is written under a temporary name, synced, and renamed, so that a
-folder with a final name is whole. Whatever is read is checked against the manifest's hashes first.
+folder with a final name is whole. Whatever is read is checked against the manifest's hashes first, and the manifest
+against its own.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from .durable import SEAL, seal, set_aside, sync_folder, unseal, write_synced
 from .errors import CheckpointError
 from .weights import FlatModel
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+MAX_VERSION = 2**53
+"""Versions above cannot be told apart in the step history."""
 _MODEL, _OPTIMISER, _MANIFEST = "model.safetensors", "optimiser.safetensors", "manifest.json"
 
 
@@ -104,13 +108,13 @@ class CheckpointStore:
             for name, tensors in ((_MODEL, model), (_OPTIMISER, optimiser)):
                 data = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
                 hashes[name] = hashlib.sha256(data).hexdigest()
-                _write(temporary / name, data)
+                write_synced(temporary / name, data)
             manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
-            _write(temporary / _MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-            _sync_folder(temporary)
+            write_synced(temporary / _MANIFEST, seal(manifest))
+            sync_folder(temporary)
             self._discard(final)
             os.rename(temporary, final)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(f"{final}: cannot be written: {error}") from error
@@ -119,34 +123,42 @@ class CheckpointStore:
     def all(self) -> list[Checkpoint]:
         """Every checkpoint with a readable manifest, oldest version first; others are logged and left out."""
         found = []
-        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        for name in names:
-            if not name.isdecimal():
-                continue
-            path = self.folder / name / _MANIFEST
+        for path in self._folders():
             try:
-                manifest = json.loads(path.read_text(encoding="utf-8"))
-                if manifest["format"] != FORMAT or int(manifest["version"]) != int(name):
-                    raise ValueError("another format or version")
-                if not isinstance(manifest["sha256"], dict):
-                    raise TypeError("no hashes")
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.error("checkpoint %s is left out: its manifest cannot be used (%s)", path.parent, error)
-                continue
-            found.append(Checkpoint(self.folder / name, manifest))
+                found.append(Checkpoint(path, read_manifest(path)))
+            except CheckpointError as error:
+                log.error("checkpoint %s is left out: %s", path, error)
         return found
 
-    def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their hashes, or None."""
-        for checkpoint in reversed(self.all()):
+    def newest(self, repair: bool = False) -> Checkpoint | None:
+        """The newest checkpoint whose files match their hashes and whose weights are finite, or None.
+
+        With `repair` the damaged ones that are newer are set aside by name, else they are only named.
+        """
+        for path in reversed(self._folders()):
             try:
-                checkpoint._read(_MODEL)
+                checkpoint = Checkpoint(path, read_manifest(path))
+                refuse_not_finite(checkpoint._read(_MODEL))
                 checkpoint._read(_OPTIMISER)
             except CheckpointError as error:
-                log.error("%s; an older checkpoint is tried", error)
+                if repair:
+                    set_aside(path, "damaged", str(error))
+                else:
+                    log.error("%s: %s; an older checkpoint is tried", path, error)
                 continue
             return checkpoint
         return None
+
+    def _folders(self) -> list[Path]:
+        """What bears the name of a version, oldest first; none, logged, if the folder cannot be read."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            log.error("%s cannot be read: %s", self.folder, error.strerror)
+            return []
+        return [self.folder / name for name in sorted(names, key=_as_version) if is_version(name)]
 
     def prune(self, keep: int, spare: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         """Remove all but the newest `keep` checkpoints and those whose version is in `spare`."""
@@ -154,7 +166,7 @@ class CheckpointStore:
             if checkpoint.version not in spare:
                 self._discard(checkpoint.folder)
         for left in self.folder.glob(".*"):
-            if left.is_dir() and left.name.rpartition(".")[2] != str(os.getpid()):
+            if not left.is_symlink() and left.is_dir() and left.name.rpartition(".")[2] != str(os.getpid()):
                 shutil.rmtree(left, ignore_errors=True)
 
     def _discard(self, folder: Path) -> None:
@@ -167,16 +179,36 @@ class CheckpointStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def is_version(name: str) -> bool:
+    """True if a checkpoint's folder may have this name."""
+    return name.isascii() and name.isdecimal()
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _as_version(name: str) -> int:
+    return int(name[:30]) if is_version(name) else 0
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises CheckpointError saying why it cannot be used."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        data = (folder / _MANIFEST).read_bytes()
+        manifest = json.loads(data)
+        # Those of earlier programs have no seal.
+        if isinstance(manifest, dict) and SEAL in manifest:
+            manifest = unseal(data)
+        if manifest["format"] != FORMAT or int(manifest["version"]) != int(folder.name):
+            raise ValueError("another format or version")
+        if not 0 <= int(manifest["version"]) <= MAX_VERSION:
+            raise ValueError(f"no version above {MAX_VERSION} can be")
+        if not isinstance(manifest["sha256"], dict):
+            raise TypeError("no hashes")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"its manifest cannot be used ({error})") from error
+    return dict(manifest)
+
+
+def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises CheckpointError naming the first tensor with a value that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} has a value that is not finite")

@@ -112,7 +112,11 @@ class Control:
             if magic != layout.MAGIC:
                 raise SegmentInvalid(path, "is not a control segment of Tandem")
             if version != layout.LAYOUT_VERSION:
-                raise LayoutMismatch(path, f"has layout version {version}; this program reads {layout.LAYOUT_VERSION}")
+                raise LayoutMismatch(
+                    path,
+                    f"has layout version {version}; this program reads {layout.LAYOUT_VERSION} (the program that made"
+                    " it can stop it; `ctl clean` removes it once nobody uses it)",
+                )
             facts = os.fstat(descriptor)
             if facts.st_mode & 0o002 and (whose or (ANYONE if not writable else "")) != ANYONE:
                 raise ForeignFile(path, facts.st_uid, "may be written by every user: nothing in it can be trusted")

@@ -11,28 +11,34 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import logging
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 
 from .application import Application, load_application
 from .arrays import create_array
-from .checkpoints import CheckpointStore, load_tensors
+from .checkpoints import MAX_VERSION, CheckpointStore, load_tensors, refuse_not_finite
 from .config import Config, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
-from .keep import kept_version, restore
+from .keep import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
 from .mail import LETTER, OUTBOX_LETTERS
 from .model_check import checked_model
 from .model_witness import Witness, witness
 from .ownership import be_private
 from .records import RecordLayout
-from .segments import check_instance, remove_instance, segment_path
+from .segments import check_instance, list_segments, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
+
+NOTE = "note: "
+"""Begins each line in which the creating process tells what it set aside or left out."""
 
 
 def record_layout(application: Application) -> RecordLayout:
@@ -55,24 +61,49 @@ def seeded_model(application: Application, seed: int) -> torch.nn.Module:
     return application.build_model()
 
 
-def create_instance(instance: str, config: Config, fresh: bool = False, other_process: Witness | None = None) -> None:
-    """Create every segment of an instance; version 0, or the newest kept version, is published at once.
+def create_instance(
+    instance: str,
+    config: Config,
+    fresh: bool = False,
+    config_file: str = "",
+    other_process: Witness | None = None,
+) -> None:
+    """Create every segment of an instance; version 0, or the newest saved version, is published at once.
 
-    The experiences that the last stop kept in the data folder come back, unless `fresh`. With `other_process` the
-    model is compared with that of another process, too.
+    The experiences that the last stop kept in the data folder come back, unless `fresh`. `config_file` is where the
+    configuration was read (empty: nowhere), for a later reload. With `other_process` the model is compared with that of
+    another process, too. Saved state that is damaged, or was kept for something else, is set aside by name in favour of
+    the newest that is good.
 
     Raises SegmentExists, SegmentSpaceError, ConfigError, ApplicationError (a model that cannot be shared or trained
-    among them), or ModelMismatch if the newest checkpoint belongs to another model. Whatever was created is removed
-    again after an error.
+    among them), or CheckpointError if the newest checkpoint belongs to another model. Whatever was created is removed
+    again after an error, and nothing else.
     """
     check_instance(instance)
     application = load_application(config.application, config.settings, Path(config.folder))
-    records = record_layout(application)
     flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), other_process)
     data_dir = (Path(config.data_dir) / instance).absolute()
-    kept = data_dir / "kept"
-    version = load_newest(data_dir, flat)
-    mode = int(config.supervisor.mode, 8)
+    saved = load_saved(data_dir, flat)
+    try:
+        kept = None if fresh else saved.kept
+        _create_segments(instance, config, application, flat, saved.version, kept, config_file)
+    except KeptUnusable as error:
+        # All was removed again: it may have been filled in part.
+        put_aside(error)
+        _create_segments(instance, config, application, flat, saved.version, None, config_file)
+
+
+def _create_segments(
+    instance: str,
+    config: Config,
+    application: Application,
+    flat: FlatModel,
+    version: int,
+    kept: Kept | None,
+    config_file: str,
+) -> None:
+    records, mode = record_layout(application), int(config.supervisor.mode, 8)
+    before = list_segments(instance).get(instance, [])
     control = Control.create(
         instance,
         {
@@ -86,17 +117,7 @@ def create_instance(instance: str, config: Config, fresh: bool = False, other_pr
             "weights_offset": len(flat.layout.header()),
             "supervisor.port": config.inference.port,
         },
-        {
-            "application": application.name,
-            "features": list(application.features),
-            "heads": [[head.name, head.size, list(head.labels)] for head in application.heads],
-            "gate_components": list(application.gate_components),
-            "records": records.schema(),
-            "tensors": flat.layout.schema(),
-            "data_dir": str(data_dir),
-            "folder": config.folder,
-            "config": config.to_dict(),
-        },
+        _schema(instance, config, application, flat, config_file),
         mode,
     )
     try:
@@ -106,34 +127,97 @@ def create_instance(instance: str, config: Config, fresh: bool = False, other_pr
             create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
-        if not fresh:
+        if kept is not None:
             restore(control, kept)
         control.finish()
     except BaseException:
-        remove_instance(instance)
+        _remove_new(instance, before)
         raise
     finally:
         control.close()
 
 
-def load_newest(data_dir: Path, flat: FlatModel) -> int:
-    """Load the newest weights that were saved in an instance's folder, a checkpoint's or those of the last stop.
+def _schema(
+    instance: str, config: Config, application: Application, flat: FlatModel, config_file: str
+) -> dict[str, Any]:
+    return {
+        "application": application.name,
+        "features": list(application.features),
+        "heads": [[head.name, head.size, list(head.labels)] for head in application.heads],
+        "gate_components": list(application.gate_components),
+        "records": record_layout(application).schema(),
+        "tensors": flat.layout.schema(),
+        "data_dir": str((Path(config.data_dir) / instance).absolute()),
+        "folder": config.folder,
+        "config_file": config_file,
+        "config": config.to_dict(),
+    }
 
-    Returns their version, 0 if there are none. Raises CheckpointError if they belong to another model.
+
+def _remove_new(instance: str, before: list[str]) -> None:
+    """Remove what was created here: what was there before may belong to somebody who lives."""
+    parts = [part for part in list_segments(instance).get(instance, []) if part not in before and part != "lock"]
+    for part in sorted(parts, key=lambda part: part != "control"):
+        os.unlink(segment_path(instance, part))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a data folder has to go on with: the version whose weights were loaded (0: none), and what was kept."""
+
+    version: int
+    kept: Kept | None
+
+
+def load_newest(data_dir: Path, flat: FlatModel) -> int:
+    """Load the newest good weights that were saved in an instance's folder, a checkpoint's or those of the last stop.
+
+    Returns their version, 0 if there are none. Changes nothing in the folder. Raises CheckpointError if they belong to
+    another model.
     """
-    store, kept = CheckpointStore(data_dir / "checkpoints"), data_dir / "kept"
-    checkpoint = store.newest()
-    version = kept_version(kept)
-    try:
-        if checkpoint is not None and checkpoint.version >= version:
+    return load_saved(data_dir, flat, repair=False).version
+
+
+def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
+    """Load the newest good weights into the model and find what the last stop kept.
+
+    What is damaged or (with no checkpoint that fits) of another model is named, and with `repair` set aside. Raises
+    CheckpointError if the newest good checkpoint belongs to another model.
+    """
+    store = CheckpointStore(data_dir / "checkpoints")
+    checkpoint = store.newest(repair)
+    kept = find_kept(data_dir / "kept", repair)
+    unusable = None
+    if kept is not None and kept.version > (0 if checkpoint is None else checkpoint.version):
+        try:
+            _load_kept(kept, flat)
+            return Saved(kept.version, kept)
+        except KeptUnusable as error:
+            unusable = error
+    if checkpoint is not None:
+        try:
             checkpoint.load_model(flat)
-            return checkpoint.version
-        if version > 0:
-            load_tensors(flat, load_file(kept / "weights.safetensors"), kept)
-            return version
-    except (CheckpointError, SafetensorError) as error:
-        raise CheckpointError(f"{error}; move the folder {store.folder.parent} away to start afresh") from error
-    return 0
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; move the folder {data_dir} away to start afresh") from error
+    if unusable is not None:
+        put_aside(unusable, repair)
+        kept = None
+    return Saved(0 if checkpoint is None else checkpoint.version, kept)
+
+
+def _load_kept(kept: Kept, flat: FlatModel) -> None:
+    """Copy the kept weights into a model. Raises KeptUnusable; nothing is half-loaded."""
+    if kept.version > MAX_VERSION:
+        raise KeptUnusable(kept.folder, "damaged", f"no version above {MAX_VERSION} can be")
+    try:
+        tensors = load_safetensors(kept.read(WEIGHTS))
+        refuse_not_finite(tensors)
+    except (SafetensorError, CheckpointError) as error:
+        raise KeptUnusable(kept.folder, "damaged", f"{WEIGHTS}: {error}") from error
+    try:
+        load_tensors(flat, tensors, Path(WEIGHTS))
+    except CheckpointError as error:
+        raise KeptUnusable(kept.folder, "other", str(error)) from error
 
 
 class Instance:
@@ -204,15 +288,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--instance", default="default")
     parser.add_argument("--folder", default=".", help="where the configuration's relative paths start")
     parser.add_argument("--fresh", action="store_true", help="start with empty rings")
+    parser.add_argument("--config-file", default="", help="where the configuration was read, for a later reload")
     options = parser.parse_args(arguments)
     # Small tensors are computed faster by one thread, and the machine may be busy.
     torch.set_num_threads(1)
+    notes = logging.StreamHandler(sys.stdout)
+    notes.setLevel(logging.WARNING)
+    notes.setFormatter(logging.Formatter(NOTE + "%(message)s"))
+    logging.getLogger().addHandler(notes)
     try:
         config = parse(json.load(sys.stdin), "the configuration on standard input", options.folder)
         be_private(config.supervisor.mode)
         with witness(functools.partial(_fresh_model, config)) as other_process:
-            create_instance(options.instance, config, options.fresh, other_process)
-    except (TandemError, ValueError) as error:
+            create_instance(options.instance, config, options.fresh, options.config_file, other_process)
+    except (TandemError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -62,6 +62,8 @@ _SUPERVISOR: list[Field] = [
     ("supervisor.progress", "u64", "turns of its loop"),
     ("supervisor.progress_ns", "u64", "last turn, on the monotonic clock"),
     ("supervisor.port", "u64", "the port of the bundled server (0: none)"),
+    ("supervisor.unwritten", "u64", "logs that could not be opened or rotated at the last attempt (0: none)"),
+    ("supervisor.disk_errors", "u64", "failures of the file system that this supervisor survived"),
 ]
 
 
@@ -136,6 +138,7 @@ _COMMANDS: list[Field] = [
     ("command.sequence", "u64", "rises with each command; written after code and argument"),
     ("command.code", "u64", "index into COMMANDS"),
     ("command.argument", "u64", "for rollback: the version (0: previous, 2**64-1: best)"),
+    ("command.discard", "u64", "1: the supervisor keeps nothing when it stops (`ctl down --discard`)"),
 ]
 _SLOT: list[Field] = [
     ("sequence", "u64", "2v-1 while version v is being written, 2v when it is complete"),

@@ -69,6 +69,8 @@ class Child:
         self.reason = ""
         """Why it is not running, with the last lines of its log when it died."""
         self.pidfd = -1
+        self.adopted = False
+        """True while the process is one that an earlier supervisor started."""
         self._process: subprocess.Popen[bytes] | None = None
         self._failures = 0
         self._running_since = 0.0
@@ -91,8 +93,12 @@ class Child:
         return self._next_start if self.state == "backoff" else math.inf
 
     def start(self, now: float) -> None:
-        """Start the process; if that fails it counts as a death."""
-        descriptor = self.output.open()
+        """Start the process; if that fails it counts as a death. A log that cannot be written is none."""
+        try:
+            descriptor = self.output.open_or_discard()
+        except OSError as error:
+            self._failed(now, f"cannot be started: {error}")
+            return
         self._log_start = self.output.size()
         try:
             self._process = subprocess.Popen(
@@ -109,9 +115,15 @@ class Child:
             return
         finally:
             os.close(descriptor)
+        try:
+            self.pidfd = os.pidfd_open(self._process.pid)
+        except OSError as error:
+            self._process.kill()
+            self._reap()
+            self._failed(now, f"cannot be watched: {error}")
+            return
         self.pid = self._process.pid
         self.ticks = start_ticks(self.pid)
-        self.pidfd = os.pidfd_open(self.pid)
         self.started_ns = time.monotonic_ns()
         self.state = "starting"
         log.info("%s: started as process %d", self.name, self.pid)
@@ -123,6 +135,8 @@ class Child:
             return False
         self.pidfd, self.pid, self.ticks = descriptor, pid, ticks
         self.started_ns, self.restarts = started_ns, restarts
+        self.adopted = True
+        self.output.hold()
         self._log_start = self.output.size()
         self.state = "starting"
         log.info("%s: process %d adopted", self.name, pid)
@@ -259,7 +273,7 @@ class Child:
             if self._process is None:
                 _has_ended(self.pidfd, wait=2.0)
             os.close(self.pidfd)
-        self.pidfd, self._process, self.pid, self.ticks = -1, None, 0, 0
+        self.pidfd, self._process, self.pid, self.ticks, self.adopted = -1, None, 0, 0, False
         return status
 
     def _failed(self, now: float, why: str) -> None:

@@ -70,7 +70,9 @@ def _run(module: ModuleType, options: object) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except (TandemError, PermissionError) as error:
+    except BrokenPipeError:
+        raise
+    except (TandemError, OSError) as error:
         print(f"ctl: {error}", file=sys.stderr)
         return 1
 

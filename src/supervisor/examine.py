@@ -172,8 +172,11 @@ def _permissions(config: Config) -> Iterator[Finding]:
     if os.stat(FOLDER).st_mode & 0o1002 == 0o0002:
         yield Finding("bad", "permissions", f"every user can replace files in {FOLDER}", f"chmod 1777 {FOLDER}")
     folder = Path(config.data_dir).absolute()
-    while not folder.exists():
+    while not os.path.lexists(folder):
         folder = folder.parent
+    if not folder.is_dir():
+        yield Finding("bad", "data folder", f"{folder} is not a folder", "move it away, or set data_dir")
+        return
     if os.access(folder, os.W_OK | os.X_OK):
         space = os.statvfs(folder)
         free = space.f_bavail * space.f_frsize

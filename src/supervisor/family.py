@@ -55,8 +55,8 @@ def members(leader: int, ticks: int) -> list[Identity]:
         try:
             with open(f"/proc/{entry}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        except OSError:
+            continue  # gone, or hidden from this user
         if fields[0] in (b"Z", b"X"):
             continue
         pid = int(entry)
@@ -84,7 +84,7 @@ def own_memory(identities: list[Identity]) -> int:
         try:
             with open(f"/proc/{pid}/statm", "rb") as file:
                 resident, shared = file.read().split()[1:3]
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except OSError:
             continue
         total += (int(resident) - int(shared)) * page
     return total
@@ -96,7 +96,7 @@ def open_process(pid: int, ticks: int) -> int | None:
         return None
     try:
         descriptor = os.pidfd_open(pid)
-    except (ProcessLookupError, OSError):
+    except OSError:
         return None
     if start_ticks(pid) != ticks:
         os.close(descriptor)

@@ -7,6 +7,7 @@ messages and for `down`; it is removed while held, and whoever locked a removed 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -49,8 +50,10 @@ class InstanceLock:
                 raise InstanceBusy(instance, holder(instance)[0])
             time.sleep(0.02)
         self._descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, "{} {}\n".format(*own_identity()).encode(), 0)
+        # The flock counts, the text is for messages: a full memory is no reason to give up.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, "{} {}\n".format(*own_identity()).encode(), 0)
 
     def _open(self) -> int:
         while True:

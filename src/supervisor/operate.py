@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 RESTART_SIGNALS = {"trainer": signal.SIGUSR1, "inference": signal.SIGUSR2}
 """What asks a supervisor to restart a child."""
 
+LATE = "the trainer did not answer in time; it will do it when it comes back"
+"""How the refusal ends when the command stays in shared memory."""
+
 _WORDS = {
     "refused": "another command took its place",
     "missing": "there is no such checkpoint (`ctl checkpoints` lists them)",
     "unreadable": "the checkpoint is damaged or belongs to another model; `ctl logs trainer` says more",
     "invalid": "the settings were refused; `ctl logs trainer` says why",
     "failed": "it failed; `ctl logs trainer` says why",
-    "timeout": "the trainer did not answer in time; it will do it when it comes back",
+    "timeout": LATE,
 }
 
 

@@ -11,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 
+from ..shared.errors import SegmentError, SupervisorError
 from ..shared.ownership import OWN, own_folder
 from ..shared.processes import start_ticks
 from ..shared.segments import foreign_segments, refuse_foreign, remove_instance
@@ -21,48 +22,135 @@ GRACE = 5.0
 """Seconds between asking an orphan to stop and killing it."""
 
 
-def stop_instance(instance: str, timeout: float = 60.0) -> list[str]:
+RELEASE = 1.0
+"""Seconds within which the flocks of processes that have just ended must be free."""
+
+
+class NotKept(SupervisorError):
+    """What an instance learned could not be kept, so its shared memory was left in place."""
+
+    def __init__(self, instance: str, why: str, remedy: str = "") -> None:
+        super().__init__(
+            f"instance {instance!r} is left in shared memory: {why}; {remedy + ', or ' if remedy else ''}"
+            f"`ctl down --discard --instance {instance}` throws it away"
+        )
+
+
+class InUse(NotKept):
+    """Somebody still uses the instance; `held` names the segments that are held."""
+
+    def __init__(self, instance: str, held: list[str], pids: list[int]) -> None:
+        self.held = held
+        who = f" (process {', '.join(map(str, pids))})" if pids else " in a process that cannot be seen from here"
+        super().__init__(instance, f"somebody still uses {', '.join(held)}{who}", "stop that process and do this again")
+
+
+class OtherLayout(NotKept):
+    """The instance was made by a program with another layout of shared memory, which cannot be kept here."""
+
+    def __init__(self, instance: str, error: SegmentError) -> None:
+        super().__init__(
+            instance, str(error), f"stop it with the program that started it, or `ctl clean --instance {instance}`"
+        )
+
+
+def stop_instance(instance: str, timeout: float = 60.0, discard: bool = False) -> list[str]:
     """Stop an instance, with or without a living supervisor, and remove its segments. What was done, in words.
 
-    `timeout` is how long a supervisor may take; then it is killed and its children are stopped here.
-    Raises InstanceBusy if the lock is held by somebody who does not end, ForeignFile if it is another user's instance.
+    `timeout` is how long a supervisor may take; then it is killed and its children are stopped here. Raises
+    InstanceBusy if the lock is held by somebody who does not end, ForeignFile if it is another user's instance, and
+    NotKept, with the segments still there, if experiences cannot be kept; with `discard` they are thrown away.
     """
     refuse_foreign(instance)
+    _ask_to_discard(instance, discard)
     done = stop_supervisor(instance, timeout)
     with InstanceLock(instance, timeout=5.0):
         done += stop_orphans(instance)
-        done += put_away(instance)
+        done += put_away(instance, keep=not discard, force=discard, patience=RELEASE)
     return done
 
 
-def put_away(instance: str, keep: bool = True, spare: bool = False) -> list[str]:
+def _ask_to_discard(instance: str, discard: bool) -> None:
+    """Tell a living supervisor, which puts away what it leaves, whether to keep it."""
+    try:
+        control = view.open_control(instance, writable=True)
+    except (SegmentError, PermissionError):
+        return
+    if control is not None:
+        control.set("command.discard", int(discard))
+        control.close()
+
+
+def put_away(
+    instance: str, keep: bool = True, force: bool = False, other_layout: bool = False, patience: float = 0.0
+) -> list[str]:
     """Keep the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
 
-    They are not kept while somebody still writes, nor from an instance that was never complete. With `spare` nothing is
-    removed while somebody uses it. Nobody can begin to use it meanwhile: every flock is held until all is removed.
+    Nothing is removed while somebody uses it (unless `force`), nor when what should be kept cannot be: NotKept is
+    raised then. What another layout version left cannot be kept, and is removed if `other_layout` says so. Nobody can
+    begin to use the instance meanwhile: every flock is held until all is removed. `patience`: seconds to wait for them.
     """
     done = []
-    with view.Claimed(instance) as claimed:
-        if claimed.held and spare:
-            return [f"lives (somebody uses {', '.join(claimed.held)})"]
-        control = view.open_control(instance, whose=OWN) if keep and not claimed.held else None
-        if control is not None:
-            from ..shared.keep import keep as keep_experiences
-
-            try:
-                folder = os.path.join(control.schema["data_dir"], "kept")
-                own_folder(control.schema["data_dir"], make=False)
-                keep_experiences(control, Path(folder))
-                done.append(f"kept its experiences in {folder}")
-            except (OSError, ValueError, KeyError) as error:
-                done.append(f"its experiences could not be kept: {error}")
-            finally:
-                control.close()
+    with _claim(instance, 0.0 if force else patience) as claimed:
+        if claimed.held and not force:
+            raise InUse(instance, claimed.held, _owners(instance))
+        if keep:
+            done += _keep(instance, other_layout)
         removed = remove_instance(instance)
     if removed:
         done.append(f"removed {len(removed)} segments")
     done += [f"left {error}" for error in foreign_segments(instance)]
     return done
+
+
+def _claim(instance: str, patience: float) -> view.Claimed:
+    deadline = time.monotonic() + patience
+    while True:
+        claimed = view.Claimed(instance)
+        if not claimed.held or time.monotonic() >= deadline:
+            return claimed
+        claimed.__exit__()
+        time.sleep(0.02)
+
+
+def _owners(instance: str) -> list[int]:
+    try:
+        control = view.open_control(instance)
+    except SegmentError:
+        return []
+    if control is None:
+        return []
+    try:
+        return view.living(control)
+    finally:
+        control.close()
+
+
+def _keep(instance: str, other_layout: bool) -> list[str]:
+    """Keep what there is to keep; what was done, in words. Raises NotKept."""
+    try:
+        control = view.open_control(instance, whose=OWN)
+    except SegmentError as error:
+        if other_layout:
+            return [f"kept nothing: the control segment {error.args[0].partition(': ')[2].partition(';')[0]}"]
+        raise OtherLayout(instance, error) from None
+    if control is None:
+        return []  # it was never complete, or is of before the machine's last start
+    from ..shared.keep import keep as keep_experiences
+
+    try:
+        data_dir = control.schema.get("data_dir")
+        if data_dir is None:
+            return []
+        own_folder(data_dir, make=False)
+        folder = os.path.join(data_dir, "kept")
+        keep_experiences(control, Path(folder))
+        return [f"kept its experiences in {folder}"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{error.strerror}: {error.filename2 or error.filename}" if isinstance(error, OSError) else repr(error)
+        raise NotKept(instance, f"its experiences could not be kept ({why})", "make room and do this again") from error
+    finally:
+        control.close()
 
 
 def stop_supervisor(instance: str, timeout: float) -> list[str]:
@@ -90,7 +178,10 @@ def stop_supervisor(instance: str, timeout: float) -> list[str]:
 
 def stop_orphans(instance: str) -> list[str]:
     """Stop the children that the control segment names, with their groups. The caller holds the instance's lock."""
-    control = view.open_control(instance, whose=OWN)
+    try:
+        control = view.open_control(instance, whose=OWN)
+    except SegmentError:
+        return []  # of another layout: nobody can be found in it, and whoever lives holds a flock
     if control is None:
         return []
     try:

@@ -6,30 +6,29 @@ short-lived process. If the supervisor is killed, the children run on and the ne
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import logging
 import math
 import os
 import select
-import shlex
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..shared import layout
 from ..shared.config import Config, parse
 from ..shared.control import Control
-from ..shared.errors import LayoutMismatch, SupervisorError
+from ..shared.errors import LayoutMismatch
 from ..shared.ownership import OWN, be_private, own_folder, users_umask
 from ..shared.processes import own_identity
-from ..shared.segments import check_instance, remove_instance
-from . import family, orphans, view
+from ..shared.rate_limit import RateLimit
+from ..shared.segments import check_instance
+from . import creation, family, orphans, view
 from .child import Child, Probe
+from .creation import StartFailed
 from .lock import InstanceLock
 from .logfile import LogFile
 from .notify import Notifier
@@ -37,6 +36,8 @@ from .operate import RESTART_SIGNALS
 from .probes import ServerProbe, TrainerProbe
 
 log = logging.getLogger(__name__)
+
+__all__ = ["StartFailed", "Supervisor"]
 
 _TURN = 0.2
 """Longest wait of the loop, seconds; a death or a signal ends it at once."""
@@ -46,26 +47,36 @@ _GAP = 2.0
 """Seconds between two turns from which the supervisor itself must have stood still."""
 
 
-class StartFailed(SupervisorError):
-    """The instance did not come up; the message holds the reason and the last lines of the log."""
-
-
 class Supervisor:
     """Starts, watches and stops one instance.
 
-    `fresh` starts with empty rings, `keep` keeps them at the end. Raises InstanceBusy at `open` if another supervisor
-    lives.
+    `fresh` starts with empty rings, `keep` keeps them at the end. `config_file` is where the configuration was read.
+    Raises InstanceBusy at `open` if another supervisor lives. No error of the file system ends it.
     """
 
-    def __init__(self, instance: str, config: Config, fresh: bool = False, keep: bool = True) -> None:
+    def __init__(
+        self, instance: str, config: Config, fresh: bool = False, keep: bool = True, config_file: str = ""
+    ) -> None:
         self.instance = check_instance(instance)
         self.config = config
         self.fresh = fresh
         self.keep = keep
+        self.config_file = config_file
         self.folder = Path(config.data_dir).absolute() / instance
         self.control: Control | None = None
         self.children: list[Child] = []
         self.adopted = False
+        self.detached = False
+        """True if standard error is the log file of this process."""
+        self.found = ""
+        """What the data folder had to go on with, in words."""
+        self.notes: list[str] = []
+        """What was set aside or left out of it, one line each."""
+        self.not_kept = ""
+        """After `close`: why shared memory was left in place."""
+        self._was_ready = False
+        self._disk_errors = 0
+        self._warn = RateLimit(60.0)
         self._lock: InstanceLock | None = None
         self._stops = 0
         self._restarts: list[str] = []
@@ -117,13 +128,16 @@ class Supervisor:
         try:
             self.control = self._adopt() or self._create()
         except BaseException:
+            # Nothing of what is there now is ours to put away.
             self._lock.release()
+            self._lock = None
             raise
         pid, ticks = own_identity()
         own_folder(self.folder)
         self.control.set("supervisor.pid", pid)
         self.control.set("supervisor.start_ticks", ticks)
         self.control.set("supervisor.port", self.port)
+        self.control.set("command.discard", 0)
         self._make_children(self.control)
         now = time.monotonic()
         for child in self.children:
@@ -138,6 +152,8 @@ class Supervisor:
             ):
                 child.start(now)
         self._last_turn = now
+        if self.detached:
+            self._own_log.hold(sys.stderr.fileno())
         self._show()
 
     def _adopt(self) -> Control | None:
@@ -156,28 +172,22 @@ class Supervisor:
             return None
         pids = view.living(control)
         running = parse(schema["config"], f"instance {self.instance!r}", schema["folder"])
-        if not pids and not self._same_settings(running):
+        if not pids and not creation.same_settings(running, self.config):
             control.close()
             return None
-        if not self._same_settings(running):
+        if not creation.same_settings(running, self.config):
             log.warning("the living processes keep the settings that they were started with (`ctl down` ends them)")
         self.config = running
         self.folder = Path(schema["data_dir"])
+        self.config_file = schema.get("config_file", "")
         self.adopted = True
+        self.found = f"version {control.get('version')} from shared memory"
         if pids:
             log.info("instance %r lives on without a supervisor: adopting it", self.instance)
         else:
             log.info("instance %r was left in shared memory by a crash: taking it up again", self.instance)
-            self._choose_port()
+            self.config = creation.with_free_port(self.config)
         return control
-
-    def _same_settings(self, running: Config) -> bool:
-        asked = self.config
-        if asked.inference.port == 0:
-            asked = dataclasses.replace(
-                asked, inference=dataclasses.replace(asked.inference, port=running.inference.port)
-            )
-        return dataclasses.replace(running, data_dir="") == dataclasses.replace(asked, data_dir="")
 
     def _create(self) -> Control:
         users = view.users(self.instance)
@@ -186,64 +196,42 @@ class Supervisor:
                 f"instance {self.instance!r} cannot be created anew: {', '.join(users)} of it are still in use"
                 " by a process that has no supervisor; stop that process first"
             )
-        for line in orphans.put_away(self.instance):
-            log.info("left by a crash: %s", line)
-        self._choose_port()
-        command = [sys.executable, "-m", "tandem.shared.instance", "--instance", self.instance]
-        command += ["--folder", self.config.folder, *(["--fresh"] if self.fresh else [])]
-        with tempfile.TemporaryFile("w+") as wanted, tempfile.TemporaryFile() as output:
-            json.dump(self.config.to_dict(), wanted)
-            wanted.seek(0)
-            creator = subprocess.Popen(
-                command, stdin=wanted, stdout=output, stderr=output, env=self._environment(),
-                start_new_session=True,
-            )  # fmt: skip
-            pidfd = os.pidfd_open(creator.pid)
-            while creator.poll() is None:
-                self._wait([pidfd])
-                if self.stopping:
-                    creator.kill()
-            os.close(pidfd)
-            if creator.returncode:
-                output.seek(0)
-                message = output.read().decode("utf-8", "replace").strip()
-                remove_instance(self.instance)
-                if self.stopping:
-                    raise StartFailed("stopped before the instance was created")
-                raise StartFailed(message or f"the instance could not be created (status {creator.returncode})")
-        return Control.attach(self.instance)
+        try:
+            for line in orphans.put_away(self.instance):
+                log.info("left by a crash: %s", line)
+        except orphans.NotKept as error:
+            raise StartFailed(str(error)) from None
+        self.config = creation.with_free_port(self.config)
+        is_new = creation.is_new(self.folder)
+        wanted = creation.Wanted(self.instance, self.config, self.fresh, self.config_file)
+        try:
+            self.notes = creation.create(wanted, creation.environment(self.instance), self._wait_for_creator)
+        except StartFailed:
+            # What a killed creator left; whoever made an instance of this name meanwhile is spared.
+            with contextlib.suppress(orphans.NotKept):
+                orphans.put_away(self.instance, keep=False)
+            raise
+        for line in self.notes:
+            log.warning("%s", line)
+        control = Control.attach(self.instance)
+        version = control.get("version")
+        rings = "; the rings start empty" if self.fresh else ""
+        self.found = "new" if is_new else f"version {version} kept{rings}" if version else "no version kept"
+        return control
 
-    def _choose_port(self) -> None:
-        """Replace port 0 by a free one and refuse a port that is taken, before anything is started."""
-        inference = self.config.inference
-        if inference.command.strip():
-            return
-        with socket.socket(socket.AF_INET6 if ":" in inference.host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((inference.host, inference.port))
-            except OSError as error:
-                raise StartFailed(
-                    f"the server cannot listen on {inference.host} port {inference.port}: {error.strerror};"
-                    " choose another with --port (0: any free one)"
-                ) from None
-            port = probe.getsockname()[1]
-        self.config = dataclasses.replace(self.config, inference=dataclasses.replace(inference, port=port))
-
-    def _environment(self) -> dict[str, str]:
-        # A server of the user's own, such as `uvicorn app:app`, runs in the environment that the supervisor runs in.
-        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-        return {**os.environ, "PATH": path, "TANDEM_INSTANCE": self.instance, "PYTHONUNBUFFERED": "1"}
+    def _wait_for_creator(self, pidfd: int) -> bool:
+        self._wait([pidfd])
+        return self.stopping
 
     def _make_children(self, control: Control) -> None:
-        commands = child_commands(self.instance, self.config)
+        commands = creation.child_commands(self.instance, self.config)
         probes: dict[str, Probe] = {"trainer": TrainerProbe(control), "inference": ServerProbe(control)}
         settings = self.config.supervisor
         self.children = [
             Child(
                 name,
                 command,
-                self._environment(),
+                creation.environment(self.instance),
                 LogFile(self.folder / "logs" / f"{name}.log", settings.log_max_bytes, settings.log_files),
                 settings,
                 probes[name],
@@ -270,9 +258,24 @@ class Supervisor:
                 raise StartFailed(self.fatal.reason)
             if self.stopping:
                 raise StartFailed("stopped before everything was ready")
+        self._was_ready = True
 
     def turn(self) -> None:
         """One turn of the loop: wait for a death, a signal or the end of the turn, then act."""
+        with self._surviving():
+            self._turn()
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Log and count an error of the system instead of ending: the next turn tries again."""
+        try:
+            yield
+        except OSError as error:
+            self._disk_errors += 1
+            self._warn.warning(log, "survived: %r", error)
+            time.sleep(_EAGER_TURN)
+
+    def _turn(self) -> None:
         self._wait([child.pidfd for child in self.children if child.pidfd >= 0])
         now = time.monotonic()
         self._tell_deaths()
@@ -288,9 +291,12 @@ class Supervisor:
                     log.info("%s: restart asked for", name)
                     child.restart(now)
         for child in self.children:
-            child.turn(now)
+            with self._surviving():
+                child.turn(now)
             child.output.rotate()
         self._own_log.rotate()
+        if self.detached and self._own_log.is_lost:
+            self._own_log.take_over(sys.stderr.fileno())
         self._show()
         self._notifier.beat(", ".join(f"{child.name} {child.state}" for child in self.children))
 
@@ -331,16 +337,21 @@ class Supervisor:
             control.set(f"{prefix}.state", layout.STATES.index(child.state))
             control.set(f"{prefix}.restarts", child.restarts)
             control.set(f"{prefix}.started_ns", child.started_ns)
+        outputs = [self._own_log, *(child.output for child in self.children)]
+        control.set("supervisor.unwritten", sum(bool(output.trouble) for output in outputs))
+        control.set("supervisor.disk_errors", self._disk_errors + sum(output.failures for output in outputs))
         control.add("supervisor.progress")
         control.set("supervisor.progress_ns", time.monotonic_ns())
 
     def close(self) -> None:
-        """Stop the children, remove the segments and give the lock back. Idempotent.
+        """Stop the children, keep what was learned, remove the segments and give the lock back. Idempotent.
 
-        A second signal while this runs kills what has not ended yet.
+        A second signal while this runs kills what has not ended yet. If what was learned cannot be kept, shared memory
+        is left in place and `not_kept` says why.
         """
         asked = self._stops
         self._notifier.send(stopping=1)
+        spared = self._let_live()
         for child in self.children:
             child.stop(time.monotonic())
         while any(child.state == "stopping" for child in self.children):
@@ -348,16 +359,38 @@ class Supervisor:
             if self._stops > asked:
                 for child in self.children:
                     child.hurry()
+        discard = False
         if self.control is not None:
+            discard = bool(self.control.get("command.discard"))
             self.control.close()
             self.control = None
         if self._lock is not None:
             try:
-                for line in orphans.put_away(self.instance, self.keep):
-                    log.info("%s", line)
+                if not spared:
+                    self._put_away(self.keep and not discard)
             finally:
                 self._lock.release()
                 self._lock = None
+        for output in (self._own_log, *(child.output for child in self.children)):
+            output.release()
+
+    def _let_live(self) -> bool:
+        """After a failed start: leave alone what lived before it. True if there is something that did."""
+        if self._was_ready or self.stopping:
+            return False
+        spared = [child for child in self.children if child.adopted and child.alive]
+        self.children = [child for child in self.children if child not in spared]
+        for child in spared:
+            log.warning("%s: process %d lived before and is left alone, without a supervisor", child.name, child.pid)
+        return bool(spared)
+
+    def _put_away(self, keep: bool) -> None:
+        try:
+            for line in orphans.put_away(self.instance, keep, patience=orphans.RELEASE):
+                log.info("%s", line)
+        except orphans.NotKept as error:
+            self.not_kept = str(error)
+            log.error("%s", error)
 
     def __enter__(self) -> Supervisor:
         try:
@@ -369,16 +402,3 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
-    """The command lines of the children that this configuration asks for."""
-    commands = {}
-    if config.trainer.enabled:
-        commands["trainer"] = [sys.executable, "-m", "tandem.trainer_proc", "--instance", instance]
-    command = config.inference.command.strip()
-    if not command:
-        commands["inference"] = [sys.executable, "-m", "tandem.inference_proc", "--instance", instance]
-    elif command != "none":
-        commands["inference"] = shlex.split(command)
-    return commands

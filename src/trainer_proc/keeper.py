@@ -43,7 +43,7 @@ class CheckpointKeeper:
         restored: int = 0,
         spare: int = 0,
     ) -> bool:
-        """Save a checkpoint, unless this version is saved already; False, logged, if the disk refuses."""
+        """Save a checkpoint, unless this version is saved already; False, logged and counted, if the disk refuses."""
         if version == self.saved_version:
             return True
         metrics = {name: self.control.get(f"metrics.{name}") for name in _METRICS}
@@ -59,14 +59,17 @@ class CheckpointKeeper:
         }
         try:
             self.store.save(version, model, optimiser, manifest)
-            self.store.prune(self.config.checkpoints_kept, self._best_versions() | {spare})
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             log.error("version %d: no checkpoint: %s", version, error)
             self.control.add("trainer.unsaved")
             return False
         self.saved_version = version
         self.control.set("trainer.unsaved", 0)
         log.info("version %d: checkpoint saved", version)
+        try:
+            self.store.prune(self.config.checkpoints_kept, self._best_versions() | {spare})
+        except OSError as error:
+            log.error("version %d: older checkpoints cannot be removed: %s", version, error)
         return True
 
     def newest(self) -> Checkpoint | None:

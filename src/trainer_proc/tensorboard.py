@@ -79,7 +79,7 @@ class EventFiles:
             self._write_new()
         self._write_new()
         if self._file is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 self._file.close()
 
     def _write_new(self) -> None:
@@ -91,13 +91,15 @@ class EventFiles:
         if not rows:
             return
         try:
+            if self._file is not None and not self._folder.is_dir():
+                self._file = None  # the folder was removed with the file in it
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._open(str(self._folder / "events"))
             for row in rows:
                 self._file.write_event(self._as_event(row))
             self._file.flush()
-        except OSError as error:
+        except Exception as error:
             version = int(self._control.get("version"))
             self._warn.warning(log, "version %d: TensorBoard files cannot be written: %s", version, error)
             # The file may end in half an event, behind which nothing can be read: go on in another.

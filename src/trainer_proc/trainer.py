@@ -150,6 +150,8 @@ class ContinuousTrainer:
                 if not self._tick() or self._stopping:
                     break
                 self._beat()
+                if self.control.get("command.pause"):
+                    break
             self._checkpoint_if_due()
             interval = self.config.training_interval
             missed = int((time.monotonic() - next_tick) / interval)

@@ -11,8 +11,8 @@ import numpy as np
 from server_kit import ask, browser_observation
 from tandem.inference_proc.engine import Engine
 from tandem.inference_proc.health import Health
-from tandem.shared.instance import remove_instance
 from tandem.shared.learning_reasons import learning_notices, learning_reasons
+from tandem.shared.segments import remove_instance
 from tandem.supervisor import view
 
 OPEN_GATE = {"reward_threshold": -100.0, "hot_reload_interval": 0.01}

@@ -11,6 +11,7 @@ import textwrap
 import pytest
 import torch
 from tandem.shared.checkpoints import CheckpointStore
+from tandem.shared.durable import seal, unseal
 from tandem.shared.errors import CheckpointError
 from tandem.shared.weights import FlatModel
 
@@ -69,6 +70,35 @@ def test_a_bad_manifest_is_left_out(store, manifest):
     assert [checkpoint.version for checkpoint in store.all()] == [1]
 
 
+def test_an_edited_manifest_is_left_out(store):
+    """A manifest has a hash of its own: a version or a score that was never saved is not believed."""
+    save(store, 1, model(), score={"mean": 0.1})
+    folder = save(store, 2, model(), score={"mean": 0.1})
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("0.1", "9.9"))
+    assert [checkpoint.version for checkpoint in store.all()] == [1]
+    assert store.newest().version == 1
+
+
+def test_a_manifest_of_an_earlier_program_is_good(store):
+    """Those that were saved before manifests had a hash of their own stay usable."""
+    folder = save(store, 2, model())
+    manifest = unseal((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert store.newest().version == 2
+
+
+def test_a_folder_that_cannot_be_listed_has_no_checkpoints(tmp_path):
+    """A file in place of the folder, or one in place of its parent, is no error of the reader."""
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        store = CheckpointStore(folder)
+        assert store.all() == []
+        assert store.newest() is None
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            save(store, 1, model())
+
+
 def test_another_models_checkpoint_is_refused_whole(store):
     """The first tensor that differs is named, and nothing is half-loaded."""
     save(store, 1, model(width=4))
@@ -92,9 +122,9 @@ def test_nothing_that_is_loaded_can_run_code(store, tmp_path):
     folder = save(store, 1, model())
     data = pickle.dumps({"0.weight": Trap()})
     (folder / "model.safetensors").write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = unseal((folder / "manifest.json").read_bytes())
     manifest["sha256"]["model.safetensors"] = hashlib.sha256(data).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(seal(manifest))
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         store.all()[0].load_model(model())
     assert store.newest() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...shared.errors import SegmentError
 from .. import view
 
 TYPE_CHECKING = False
@@ -23,7 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge it."""
-    shown = view.status(options.instance)
+    try:
+        shown = view.status(options.instance)
+    except SegmentError as error:
+        print(f"CRITICAL: instance {options.instance}: {error}")
+        return 2
     line, bad = judge(shown, None if options.max_age is None else float(options.max_age))
     print(f"{'CRITICAL' if bad else 'OK'}: instance {options.instance}: {line}")
     return 2 if bad else 0

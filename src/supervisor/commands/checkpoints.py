@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -30,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
     """List them."""
     folder = data_folder(options.instance, options.data_dir) / "checkpoints"
     found = listing(folder)
+    damaged = sorted(path.name for path in folder.glob("*.damaged-*"))
     if options.json:
-        print(json.dumps({"folder": str(folder), "checkpoints": found}))
+        print(json.dumps({"folder": str(folder), "checkpoints": found, "set_aside": damaged}))
         return 0
     for entry in found:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["saved_at"]))
@@ -39,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"version {entry['version']:>8}  {when}  {entry['bytes']:>12,} bytes{score}")
     if not found:
         print(f"there are none in {folder}")
+    for name in damaged:
+        print(f"{name} is damaged and was set aside")
     return 0
 
 
@@ -46,18 +50,23 @@ def listing(folder: Path) -> list[dict[str, Any]]:
     """The checkpoints of a folder, oldest first, from their manifests; unreadable ones are left out."""
     found = []
     for path in sorted(folder.glob("[0-9]*/manifest.json")):
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            version = int(manifest["version"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        metrics = manifest.get("metrics") or {}
-        found.append(
-            {
-                "version": version,
-                "saved_at": path.stat().st_mtime,
-                "bytes": sum(file.stat().st_size for file in path.parent.iterdir()),
-                "live_reward": metrics.get("live_score", metrics.get("live_reward")),
-            }
-        )
+        if path.parent.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.append(_entry(path))
     return found
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    metrics = manifest.get("metrics") or {}
+    return {
+        "version": int(manifest["version"]),
+        "saved_at": path.stat().st_mtime,
+        "bytes": sum(file.stat().st_size for file in path.parent.iterdir()),
+        "live_reward": _number(metrics.get("live_score", metrics.get("live_reward"))),
+        "training_reward": _number(metrics.get("mean_reward")),
+    }
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from ...shared.errors import ForeignFile, SegmentError
+from ...shared.errors import ForeignFile, SegmentError, TandemError
 from ...shared.ownership import OWN, be_private
 from ...shared.segments import list_segments, segment_path
 from .. import orphans, view
@@ -19,7 +19,7 @@ _MAKING = 60.0
 """Seconds within which an incomplete instance is taken to be in the making."""
 
 EXAMPLE = "ctl clean"
-EXITS = "0 (what lives, or belongs to another user, is left alone and named); 1 --instance names another user's"
+EXITS = "0 (what lives, or belongs to another user, is left alone and named); 1 it could not be kept, or is another's"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Sweep."""
     be_private("0600")
     names = [name for name in list_segments() if options.instance in (None, name)]
+    status = 0
     for name in names:
         try:
             print(f"{name}: {sweep(name, options.dry_run)}")
@@ -39,13 +40,20 @@ def run(options: argparse.Namespace) -> int:
             if options.instance is not None:
                 raise
             print(f"{name}: left alone: {error}")
+        except (TandemError, OSError) as error:
+            # The others are swept all the same.
+            print(f"{name}: {error}")
+            status = 1
     if not names:
         print("there is nothing to clean")
-    return 0
+    return status
 
 
 def sweep(instance: str, dry_run: bool = False) -> str:
-    """Remove a dead instance's segments; what was done, in words. Raises ForeignFile if it is another user's."""
+    """Remove a dead instance's segments; what was done, in words.
+
+    Raises NotKept if they had to be left in place, ForeignFile if they are another user's.
+    """
     try:
         lock = InstanceLock(instance)
     except InstanceBusy as error:
@@ -56,7 +64,10 @@ def sweep(instance: str, dry_run: bool = False) -> str:
             return f"lives ({alive})"
         if dry_run:
             return "dead; would be removed"
-        return "; ".join(orphans.put_away(instance, spare=True)) or "removed its lock"
+        try:
+            return "; ".join(orphans.put_away(instance, other_layout=True)) or "removed its lock"
+        except orphans.InUse as error:
+            return f"lives (somebody uses {', '.join(error.held)})"
 
 
 def _alive(instance: str) -> str:

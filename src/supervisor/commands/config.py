@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...shared.config import PLAN_KEYS, Config, load, parse
+from ...shared.config import PLAN_KEYS, Config, load, parse, read_reloaded
 from ...shared.errors import SupervisorError
 from .. import view
 from .up import config_path
@@ -53,16 +54,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def running_config(instance: str) -> tuple[Config, set[str], str]:
-    """The settings that a running instance was started with; those that are not the default count as given."""
+    """The settings in force in a running instance, and its file; those that are not the default count as given."""
     control = view.open_control(instance)
     if control is None or not view.living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     schema = control.schema
-    control.close()
     config = parse(schema["config"], f"instance {instance!r}", schema["folder"])
+    if control.get("trainer.config_revision"):
+        with contextlib.suppress(OSError, ValueError):
+            config = read_reloaded(Path(schema["data_dir"]), schema["folder"])
+    control.close()
     defaults = dict(flatten(Config().to_dict()))
     given = {name for name, value in flatten(config.to_dict()) if defaults.get(name) != value}
-    return config, given, f"instance {instance}"
+    return config, given, schema.get("config_file") or f"instance {instance}"
 
 
 def flatten(plain: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     import argparse
 
 EXAMPLE = "ctl down --instance a"
-EXITS = "0 nothing of the instance is left (also if nothing ran); 1 somebody holds it and does not end"
+EXITS = (
+    "0 nothing of the instance is left (also if nothing ran); 1 somebody holds it and does not end, or what it learned"
+    " cannot be kept: its shared memory is left in place then"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="seconds until a stuck supervisor is killed (60)"
     )
+    parser.add_argument(
+        "--discard",
+        action="store_true",
+        help="throw away what shared memory holds instead of keeping it; checkpoints stay",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
 
     be_private("0600")
 
-    done = orphans.stop_instance(check_instance(options.instance), options.timeout)
+    done = orphans.stop_instance(check_instance(options.instance), options.timeout, options.discard)
     print(f"instance {options.instance}: {'; '.join(done) if done else 'nothing ran'}")
     return 0

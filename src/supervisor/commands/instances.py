@@ -33,22 +33,24 @@ def run(options: argparse.Namespace) -> int:
     for entry in found:
         version = "-" if entry["model_version"] is None else entry["model_version"]
         size = f"{entry['bytes']:>14,} bytes"
-        print(f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {size}  {entry['user']}")
+        line = f"{entry['instance']:<24} {entry['state']:<9} version {version:<8} {size}  {entry['user']}"
+        print(f"{line}  {entry['note']}" if entry["note"] else line)
     if not found:
         print("there are none")
     return 0
 
 
 def describe(name: str, parts: list[str]) -> dict[str, Any]:
-    """Name, state, version and bytes of one instance.
+    """Name, state, version, bytes, owner and a note about one instance.
 
     The state is `dead` for segments of which nobody lives, and `closed` where this user may not look.
     """
+    note = ""
     try:
         shown = view.status(name)
         state, version = shown["state"], shown["model_version"]
-    except SegmentError:
-        state, version = "dead", None
+    except SegmentError as error:
+        state, version, note = "stopped", None, error.args[0].partition(": ")[2].partition(";")[0]
     except ForeignFile:
         state, version = "closed", None
     if state == "stopped":
@@ -62,4 +64,4 @@ def describe(name: str, parts: list[str]) -> dict[str, Any]:
         size += facts.st_size
         owner = facts.st_uid if part == "control" or owner is None else owner
     user = "" if owner is None else owner_name(owner)
-    return {"instance": name, "state": state, "model_version": version, "bytes": size, "user": user}
+    return {"instance": name, "state": state, "model_version": version, "bytes": size, "user": user, "note": note}

@@ -7,15 +7,20 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...shared.config import CONFIG_FILE, Config, load, parse, read_reloaded
+from ...shared.durable import write_synced
+from ...shared.errors import SupervisorError
 from ...shared.ownership import OWN, be_private
 from .. import operate
 from .config import flatten, live_paths
-from .up import config_path
 
-EXAMPLE = "ctl reload --config configs/continuous_training.yaml"
-EXITS = "0 what can change has changed; 1 nothing runs, or the trainer refused; 2 the file is refused: nothing changed"
+if TYPE_CHECKING:
+    from ...shared.control import Control
+
+EXAMPLE = "ctl reload --instance a"
+EXITS = "0 what can change has changed; 1 nothing runs, there is no file, or the trainer refused; 2 the file is refused"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,36 +28,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from ..cli import add_instance
 
     add_instance(parser)
-    parser.add_argument("--config", metavar="FILE", help="the changed file (default: as for `ctl up`)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the changed file (default: the one that the instance was started with)"
+    )
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds (10)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Validate, write and ask the trainer to read."""
-    asked = load(config_path(options.config))
     control = operate.open_running(options.instance, OWN)
     be_private("0600")
     schema = control.schema
+    asked = load(file_to_read(options.config, schema, options.instance))
     path = Path(schema["data_dir"]) / CONFIG_FILE
     running = parse(schema["config"], f"instance {options.instance!r}", schema["folder"])
     if control.get("trainer.config_revision"):
-        running = read_reloaded(path.parent, schema["folder"])
+        running = _in_force(path.parent, schema["folder"])
     # What the command line decided at the start is no change.
     asked = dataclasses.replace(asked, data_dir=running.data_dir)
     asked = dataclasses.replace(asked, inference=dataclasses.replace(asked.inference, port=running.inference.port))
     live, fixed = changes(running, asked)
     if live:
-        before = path.read_bytes() if path.exists() else None
-        _write(path, merged(running, asked, live))
-        try:
-            operate.ask(control, "reload", 0, options.timeout)
-        except BaseException:
-            # A refused change must not come into force with the next reload.
-            if before is None:
-                path.unlink()
-            else:
-                path.write_bytes(before)
-            raise
+        _apply(control, path, merged(running, asked, live), options.timeout)
     for name, (old, new) in live.items():
         print(f"{name}: {old} -> {new}")
     for name, (old, new) in fixed.items():
@@ -60,6 +57,52 @@ def run(options: argparse.Namespace) -> int:
     if not live and not fixed:
         print("nothing has changed")
     return 0
+
+
+def file_to_read(asked: str | None, schema: dict[str, Any], instance: str) -> str:
+    """The file that is meant: the one asked for, else the one that the instance was started with.
+
+    Raises SupervisorError if there is none: the defaults are never meant by it.
+    """
+    if asked is not None:
+        path, whose = asked, "--config"
+    else:
+        path, whose = schema.get("config_file", ""), f"the file that instance {instance!r} was started with"
+    if not path:
+        raise SupervisorError(
+            f"instance {instance!r} was started without a configuration file: name one, `ctl reload --config FILE`"
+        )
+    if not os.path.exists(path):
+        raise SupervisorError(f"{whose}: {path} does not exist; nothing was changed")
+    return str(path)
+
+
+def _in_force(folder: Path, base: str) -> Config:
+    try:
+        return read_reloaded(folder, base)
+    except (OSError, ValueError) as error:
+        raise SupervisorError(
+            f"{folder / CONFIG_FILE}, which holds the settings in force, cannot be read ({error}); nothing was changed:"
+            " `ctl down` and `ctl up` begin anew"
+        ) from None
+
+
+def _apply(control: Control, path: Path, plain: dict[str, object], timeout: float) -> None:
+    """Write the settings and have the trainer read them. Raises SupervisorError: then the old file is there again."""
+    try:
+        before = path.read_bytes() if path.exists() else None
+        _write(path, json.dumps(plain, indent=1).encode())
+    except OSError as error:
+        raise SupervisorError(f"{path} cannot be written ({error.strerror}); nothing was changed") from None
+    try:
+        operate.ask(control, "reload", 0, timeout)
+    except BaseException:
+        # A refused change must not come into force with the next reload.
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            _write(path, before)
+        raise
 
 
 Changes = dict[str, tuple[object, object]]
@@ -82,7 +125,12 @@ def merged(old: Config, new: Config, names: Changes) -> dict[str, object]:
     return plain
 
 
-def _write(path: Path, plain: dict[str, object]) -> None:
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.unlink(missing_ok=True)
+        write_synced(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
+import logging.handlers
 import os
 import subprocess
 import sys
@@ -50,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     if options.detach:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
-    supervisor = Supervisor(options.instance, config, options.fresh)
+    supervisor = Supervisor(options.instance, config, options.fresh, config_file=absolute(path))
+    supervisor.detached = options.report is not None
     be_private(config.supervisor.mode)
     own_folder(supervisor.folder)
     _start_logging(supervisor, config, to_file=options.report is None)
@@ -60,13 +63,17 @@ def run(options: argparse.Namespace) -> int:
             supervisor.wait_ready()
             report(_ready(supervisor))
             supervisor.run()
-    except TandemError as error:
-        if supervisor.stopping:
-            return 0
-        logging.getLogger(__name__).error("%s", error)
-        report({"failed": str(error)})
-        return 1
-    return 0
+    except (TandemError, OSError) as error:
+        if not supervisor.stopping:
+            logging.getLogger(__name__).error("%s", error)
+            report({"failed": "\n".join(filter(None, (str(error), supervisor.not_kept)))})
+            return 1
+    return 1 if supervisor.not_kept else 0
+
+
+def absolute(path: str | None) -> str:
+    """Where the configuration was read, for whoever reads it again from another folder; empty if it was not."""
+    return os.path.abspath(path) if path is not None and os.path.exists(path) else ""
 
 
 def config_path(asked: str | None) -> str | None:
@@ -92,11 +99,30 @@ def _start_logging(supervisor: Supervisor, config: Config, to_file: bool) -> Non
     if to_file:
         # Detached, standard error is the log file already.
         output = LogFile(supervisor.folder / "logs" / "supervisor.log", 0, 0)
-        os.close(output.open())
-        handler = logging.FileHandler(output.path)
+        os.close(_open(output))
+        handler = _OwnLog(output.path)
         root = logging.getLogger()
         handler.setFormatter(root.handlers[0].formatter)
         root.addHandler(handler)
+
+
+class _OwnLog(logging.handlers.WatchedFileHandler):
+    """A log file that comes back when it was removed; a disk that refuses costs the line and nothing else."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line if that is possible."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+
+def _open(output: LogFile) -> int:
+    try:
+        return output.open()
+    except OSError as error:
+        raise SupervisorError(
+            f"the data folder {output.path.parent.parent} cannot be used ({error.strerror}: {error.filename});"
+            " make room or rights, or choose another with data_dir"
+        ) from None
 
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
@@ -107,6 +133,9 @@ def _ready(supervisor: Supervisor) -> dict[str, Any]:
         "adopted": supervisor.adopted,
         "url": f"http://{shown}:{supervisor.port}" if supervisor.port else None,
         "children": [child.name for child in supervisor.children],
+        "data_folder": str(supervisor.folder),
+        "data_found": supervisor.found,
+        "notes": supervisor.notes,
     }
 
 
@@ -131,6 +160,8 @@ def describe(message: dict[str, Any]) -> list[str]:
     what = " and ".join(message["children"]) or "shared memory"
     how = "adopted: " if message["adopted"] else ""
     lines = [f"instance {message['instance']}: {how}{what} ready"]
+    lines += [f"  note: {note}" for note in message["notes"]]
+    lines.append(f"  data folder: {message['data_folder']} ({message['data_found']})")
     if message["url"]:
         lines += [f"  dashboard  {message['url']}/dashboard", f"  WebSocket  ws{message['url'][4:]}/ws"]
     return lines
@@ -143,7 +174,7 @@ def _detach(options: argparse.Namespace, path: str | None, config: Config) -> in
     output = LogFile(
         supervisor.folder / "logs" / "supervisor.log", config.supervisor.log_max_bytes, config.supervisor.log_files
     )
-    descriptor = output.open()
+    descriptor = _open(output)
     start = output.size()
     answer, report = os.pipe()
     command = [sys.executable, "-m", "tandem.supervisor", "up", "--instance", options.instance]
