@@ -23,6 +23,7 @@ from ..shared.application import Gate
 from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.instance import Instance
 from ..shared.lane import Lane
+from ..shared.ownership import Refusal
 from ..shared.rate_limit import RateLimit
 from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
@@ -71,7 +72,7 @@ class Engine:
             None if settings.seed < 0 else settings.seed,
         )
         self._judge = Judge(self.application, self._survived, settings.gate_leak_probability, self.policy.rng.random)
-        self._lock = threading.Lock()
+        self._lock: Any = threading.Lock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
         self._coupled: CoupledTrainer | None = None
@@ -324,7 +325,7 @@ class Engine:
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            self._recorder.expire(time.time())
+            self._recorder.expire()
         self._health.look()
 
     def _reload(self) -> None:
@@ -344,11 +345,22 @@ class Engine:
     def mark_ready(self) -> None:
         """Say that the server answers requests."""
         with self._lock:
+            self.lane.check()
             self.control.set(f"lane.{self.lane.index}.ready", os.getpid())
 
     def close(self) -> None:
-        """Give the lane back. Pending decisions stay for its next owner. Idempotent."""
+        """Give the lane back; every call that would write raises TandemError from then on. Idempotent.
+
+        Pending decisions stay for the lane's next owner.
+        """
+        # A decision that another thread is in the middle of is finished first, unless it takes for ever.
+        lock = self._lock
+        held = not isinstance(lock, Refusal) and lock.acquire(timeout=self.config.trainer.lock_timeout)
+        if not isinstance(lock, Refusal):
+            self._lock = Refusal(f"this engine of instance {self.name!r} was closed; attach another (Engine.attach)")
         self.lane.release()
+        if held:
+            lock.release()
 
     def disown(self, lock: Any) -> None:
         """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""

@@ -25,7 +25,7 @@ from .config import Config, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import kept_version, restore
-from .mail import LETTER, OUTBOX_LETTERS
+from .mail import LETTER, outbox_rows
 from .records import RecordLayout
 from .segments import check_instance, remove_instance, segment_path
 from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
@@ -94,11 +94,12 @@ def create_instance(instance: str, config: Config, fresh: bool = False) -> None:
         },
         mode,
     )
+    letters = outbox_rows(config.inference.lanes, config.inference.pending_capacity)
     try:
         for lane in range(config.inference.lanes):
             create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
             create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-            create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
+            create_array(instance, f"mail{lane}", LETTER, letters, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
         if not fresh:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import layout
+from .ages import clock, rebase
 from .control import Control
 from .errors import SegmentError
 from .segments import segment_path
@@ -22,7 +23,8 @@ from .segments import segment_path
 log = logging.getLogger(__name__)
 
 _STATE = "state.json"
-_NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready", "mail_head")
+_NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
+_LANE_PARTS = ("ring", "pending", "mail")
 
 
 def _fingerprint(control: Control) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def keep(control: Control, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for lane in range(control.get("lanes")):
-        for part in (f"ring{lane}", f"pending{lane}"):
+        for part in (f"{name}{lane}" for name in _LANE_PARTS):
             shutil.copyfile(segment_path(control.instance, part), temporary / part)
     version: int = control.get("version")
     slot = version % control.get("slots")
@@ -55,6 +57,7 @@ def keep(control: Control, folder: Path) -> None:
         "fingerprint": _fingerprint(control),
         "lanes": lanes,
         "version": version,
+        "clock": clock(),
         "fields": {name: control.get(name) for name in (*totals, "generation", "rollbacks", "first_version")},
     }
     (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
@@ -94,8 +97,12 @@ def restore(control: Control, folder: Path) -> bool:
         return False
     try:
         for lane, counters in enumerate(state["lanes"]):
-            for part in (f"ring{lane}", f"pending{lane}"):
-                _fill(segment_path(control.instance, part), folder / part)
+            for part in (f"{name}{lane}" for name in _LANE_PARTS):
+                data = (folder / part).read_bytes()
+                if part == f"pending{lane}":
+                    sizes = control.get("record_bytes"), control.get("pending_bytes")
+                    data = rebase(data, *sizes, state.get("clock"))
+                _fill(segment_path(control.instance, part), data, folder / part)
             for name, value in counters.items():
                 control.set(f"lane.{lane}.{name}", value)
         for name, value in state["fields"].items():
@@ -106,8 +113,7 @@ def restore(control: Control, folder: Path) -> bool:
     return True
 
 
-def _fill(segment: str, kept: Path) -> None:
-    data = kept.read_bytes()
+def _fill(segment: str, data: bytes, kept: Path) -> None:
     with open(segment, "r+b") as file:
         if os.fstat(file.fileno()).st_size != len(data):
             raise OSError(f"{kept} is {len(data)} bytes long, the segment {os.fstat(file.fileno()).st_size}")
