@@ -37,7 +37,7 @@ from tandem.shared.arrays import create_array
 from tandem.shared.batch import BatchRoom, RecordTensors
 from tandem.shared.control import Control
 from tandem.shared.lane import Lane
-from tandem.shared.mail import LETTER, OUTBOX_LETTERS
+from tandem.shared.mail import LETTER, outbox_rows
 from tandem.shared.records import KEY_BYTES, SEND, RecordLayout
 from tandem.shared.sampler import ReplayReader
 from tandem.shared.segments import remove_instance
@@ -81,7 +81,7 @@ def channel(part: str, weights: WeightsLayout) -> Iterator[Control]:
     try:
         create_array(name, "ring0", RECORDS.record, CAPACITY)
         create_array(name, "pending0", RECORDS.pending, 64)
-        create_array(name, "mail0", LETTER, OUTBOX_LETTERS)
+        create_array(name, "mail0", LETTER, outbox_rows(1, 64))
         create_slots(control, weights, 4)
         Publisher(Slots(control, weights)).publish(torch.zeros(weights.data_bytes, dtype=torch.uint8), 0)
         control.finish()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..shared import layout
 from ..shared.application import Gate
+from ..shared.claim import Refusal
 from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
@@ -75,7 +76,7 @@ class Engine:
             [head.name for head in self.application.heads],
         )
         self._judge = Judge(self.application, self._survived, settings.gate_leak_probability, self.policy.rng.random)
-        self._lock = OwnedLock()
+        self._lock: Any = OwnedLock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
         self._coupled: CoupledTrainer | None = None
@@ -332,7 +333,7 @@ class Engine:
         with self._lock:
             self._notice_reset()
             self._collect()
-            self._recorder.expire(time.time())
+            self._recorder.expire()
             if self._coupled is not None:
                 self._coupled.beat()
         self._health.look()
@@ -354,11 +355,22 @@ class Engine:
     def mark_ready(self) -> None:
         """Say that the server answers requests."""
         with self._lock:
+            self.lane.check()
             self.control.set(f"lane.{self.lane.index}.ready", os.getpid())
 
     def close(self) -> None:
-        """Give the lane back. Pending decisions stay for its next owner. Idempotent."""
+        """Give the lane back; every call that would write raises TandemError from then on. Idempotent.
+
+        Pending decisions stay for the lane's next owner.
+        """
+        # A decision that another thread is in the middle of is finished first, unless it takes for ever.
+        lock = self._lock
+        held = not isinstance(lock, Refusal) and lock.acquire(timeout=self.config.trainer.lock_timeout)
+        if not isinstance(lock, Refusal):
+            self._lock = Refusal(f"this engine of instance {self.name!r} was closed; attach another (Engine.attach)")
         self.lane.release()
+        if held:
+            lock.release()
 
     def disown(self, lock: Any) -> None:
         """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from ..shared.errors import TandemError
+from ..shared.claim import Refusal
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _registered = False
-
-
-class _Forked:
-    """Stands where the engine's lock was: whatever needs the lock raises."""
-
-    def __enter__(self) -> NoReturn:
-        raise TandemError(
-            "this engine was attached before its process forked, and its lane belongs to the parent;"
-            " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
-        )
-
-    def __exit__(self, *_: Any) -> None:
-        """Never reached."""
 
 
 def guard_against_forks(engine: Engine) -> None:
@@ -38,6 +25,10 @@ def guard_against_forks(engine: Engine) -> None:
 
 
 def _disown() -> None:
+    refusal = Refusal(
+        "this engine was attached before its process forked, and its lane belongs to the parent;"
+        " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
+    )
     for engine in list(_engines):
-        engine.disown(_Forked())
+        engine.disown(refusal)
     _engines.clear()

@@ -6,7 +6,11 @@ process. Not thread-safe: the engine holds its lock around every call.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import struct
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
+from ..shared.errors import TandemError
 from ..shared.experience import WAIT_FLOOR
 from ..shared.instance import Instance
 from ..shared.lane import Lane
+from ..shared.rate_limit import RateLimit
 from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from .policy import Draw
 
-_EXPIRY_INTERVAL = 1.0
+log = logging.getLogger(__name__)
+
+_EXPIRY_INTERVAL = 1_000_000_000
+"""Nanoseconds between two looks for what has waited too long."""
 
 
 @dataclass(slots=True)
@@ -48,7 +57,8 @@ class Recorder:
         self._no_components = (0.0,) * instance.records.components
         self._completed = completed
         self._keys: OrderedDict[str, Remembered] = OrderedDict()
-        self._next_expiry = 0.0
+        self._next_expiry = 0
+        self._warn = RateLimit(10.0)
         entries = ((key, lane.pending.entry(key)) for key in lane.pending.keys())  # noqa: SIM118 - not a dict
         self._adopted = {key: self._from_entry(key, entry) for key, entry in entries if entry is not None}
 
@@ -74,6 +84,8 @@ class Recorder:
         remembered = self._keys.get(key)
         if remembered is not None:
             self._keys.move_to_end(key)
+            if remembered.context is not None and remembered.executed and remembered.encoded not in self.lane.pending:
+                self._follow(remembered)
             return remembered, None
         encoded = encode_key(key, PENDING_KEY_BYTES)
         remembered = self._adopted.pop(encoded, None)
@@ -87,6 +99,13 @@ class Recorder:
             self.forget(evicted)
         self._keys[key] = remembered
         return remembered, evicted
+
+    def _follow(self, remembered: Remembered) -> None:
+        """If the key was decided at another server process since, it is that decision that an observation rewards."""
+        entry = self.lane.post.find(remembered.encoded)
+        if entry is not None:
+            newer = self._from_entry(remembered.encoded, entry)
+            remembered.context, remembered.action = newer.context, newer.action
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of the key, and its pending decision."""
@@ -106,33 +125,51 @@ class Recorder:
                 self.lane.clear()
 
     def reward(self, encoded: bytes, value: float) -> bool:
-        """Complete the decision pending under the encoded key, wherever it was made; False (counted) if none is."""
-        lane = self.lane
-        if not lane.acquire():
-            return False
+        """Complete the decision pending under the encoded key, wherever it was made.
+
+        True once it will count, whatever becomes of this process or the one that decided; False (counted) if none is
+        pending, it has its reward already, or the value is not a number that a record can hold. Raises TandemError if
+        the lane is not this process's any more, and nothing else.
+        """
         try:
-            row = lane.complete(encoded, value)
-            if row is None:
-                entry = lane.post.find(encoded)
-                if entry is None:
-                    lane.count("unmatched")
-                    return False
-                lane.forward(int(entry["ticket"]), value)
-                return True
-        finally:
-            lane.unlock()
+            with self.lane.hold() as held:
+                given = self.lane.reward(encoded, value) if held else False
+        except TandemError:
+            raise
+        except Exception:
+            return self._survived("a reward could not be stored")
+        if self.lane.arrived:
+            self._tell_completed()
+        if isinstance(given, bool):
+            return given
         if self._completed is not None:
-            self._completed(row)
+            self._completed(given)
         return True
 
+    def _survived(self, what: str) -> bool:
+        """Count and log an exception that shared memory or a value has caused; the lane's next holder settles it."""
+        self.lane.count("errors")
+        self._warn.exception(log, "lane %d: %s", self.lane.index, what)
+        return False
+
     def collect(self) -> None:
-        """Complete what was rewarded at other server processes."""
-        if not self.lane.post.waiting or not self.lane.acquire():
-            return
-        try:
-            rows = self.lane.collect()
-        finally:
-            self.lane.unlock()
+        """Complete what was rewarded at other server processes. Raises TandemError as `reward`."""
+        lane = self.lane
+        lane.check()
+        if lane.post.waiting:
+            try:
+                with lane.hold() as held:
+                    if held:
+                        lane.receive()
+            except TandemError:
+                raise
+            except Exception:
+                self._survived("rewards from other lanes could not be taken in")
+        if lane.arrived:
+            self._tell_completed()
+
+    def _tell_completed(self) -> None:
+        rows, self.lane.arrived = self.lane.arrived, []
         if self._completed is not None:
             for row in rows:
                 self._completed(row)
@@ -155,28 +192,31 @@ class Recorder:
         remembered.context = context
         remembered.action = draw.action
         remembered.executed = verdict.send
-        if not lane.acquire():
-            return True
         blocked = None
-        try:
+        with lane.hold() as held:
+            if not held:
+                return True
             ticket = lane.next_ticket()
-            if not is_finite_record(features, expected, *components):
+            payload = None
+            if is_finite_record(features, expected, *components):
+                with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
+                    payload = lane.records.pack(
+                        ticket,
+                        version,
+                        timestamp,
+                        expected,
+                        math.nan,
+                        draw.probability,
+                        draw.head_probabilities[0],
+                        SEND if verdict.send else WAIT,
+                        draw.action,
+                        features,
+                        components,
+                        encode_key(territory_id, KEY_BYTES),
+                    )
+            if payload is None:
                 lane.count("rejected")
                 return False
-            payload = lane.records.pack(
-                ticket,
-                version,
-                timestamp,
-                expected,
-                math.nan,
-                draw.probability,
-                draw.head_probabilities[0],
-                SEND if verdict.send else WAIT,
-                draw.action,
-                features,
-                components,
-                encode_key(territory_id, KEY_BYTES),
-            )
             if verdict.send:
                 lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
             elif self._train_on_wait:
@@ -186,19 +226,20 @@ class Recorder:
             else:
                 lane.count("untrained")
                 lane.count("completed")
-        finally:
-            lane.unlock()
         if blocked is not None and self._completed is not None:
             self._completed(blocked)
         return True
 
-    def expire(self, now: float) -> None:
-        """Drop what has waited longer than `pending_timeout`, looked at once a second; `now` in seconds since 1970."""
+    def expire(self) -> None:
+        """Drop what has waited longer than `pending_timeout`, looked at once a second, by the monotonic clock."""
+        now = time.monotonic_ns()
         if now < self._next_expiry:
             return
         self._next_expiry = now + _EXPIRY_INTERVAL
         with self.lane.hold() as held:
-            expired = set(self.lane.expire(now - self._pending_timeout)) if held else set()
+            expired = set(self.lane.expire(now - int(self._pending_timeout * 1e9))) if held else set()
+        if self.lane.arrived:
+            self._tell_completed()
         if not expired:
             return
         for encoded in expired:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import ContinuousTrainingConfig
-from .records import SEND, WAIT
+from .records import SEND, WAIT, decode_key
 
 WAIT_FLOOR = -1.0
 """Stored in place of an expected reward of -inf (an action that could not be paid for)."""
@@ -90,7 +90,7 @@ class Experience:
             gate_components=dict(zip(components, map(float, row["components"]), strict=False)),
             actual_reward=None if math.isnan(actual) else actual,
             timestamp=float(row["timestamp"]),
-            territory_id=bytes(row["key"]).rstrip(b"\0").decode("utf-8", "replace"),
+            territory_id=decode_key(bytes(row["key"])),
             model_version=int(row["version"]),
             probability=float(row["probability"]),
         )

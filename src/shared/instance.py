@@ -29,7 +29,7 @@ from .config import Config, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
 from .keep import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
-from .mail import LETTER, OUTBOX_LETTERS
+from .mail import LETTER, outbox_rows
 from .model_check import checked_model
 from .model_witness import Witness, witness
 from .ownership import be_private
@@ -120,11 +120,12 @@ def _create_segments(
         _schema(instance, config, application, flat, config_file),
         mode,
     )
+    letters = outbox_rows(config.inference.lanes, config.inference.pending_capacity)
     try:
         for lane in range(config.inference.lanes):
             create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
             create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-            create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
+            create_array(instance, f"mail{lane}", LETTER, letters, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
         if kept is not None:

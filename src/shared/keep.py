@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import layout
+from .ages import clock, rebase
 from .control import Control
 from .durable import check_file, copy_synced, read_checked, seal, set_aside, sync_folder, unseal, write_synced
 from .errors import SegmentError, TandemError
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 WEIGHTS = "weights.safetensors"
 _STATE = "state.json"
-_NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready", "mail_head")
+_NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
+_LANE_PARTS = ("ring", "pending", "mail")
 
 
 class KeptUnusable(TandemError):
@@ -89,7 +91,7 @@ def keep(control: Control, folder: Path) -> None:
 def _write(control: Control, target: Path) -> None:
     files = {}
     for lane in range(control.get("lanes")):
-        for part in (f"ring{lane}", f"pending{lane}"):
+        for part in (f"{name}{lane}" for name in _LANE_PARTS):
             files[part] = copy_synced(segment_path(control.instance, part), target / part)
     version: int = control.get("version")
     slot = version % control.get("slots")
@@ -106,6 +108,7 @@ def _write(control: Control, target: Path) -> None:
         "fingerprint": _fingerprint(control),
         "lanes": lanes,
         "version": version,
+        "clock": clock(),
         "fields": {name: control.get(name) for name in (*totals, "generation", "rollbacks", "first_version")},
         "files": files,
     }
@@ -192,7 +195,7 @@ def _check_state(state: dict[str, Any]) -> None:
     for index, counters in enumerate(state["lanes"]):
         _check_words(f"lane.{index}.", counters)
     for lane in range(state["fingerprint"]["lanes"]):
-        missing = {f"ring{lane}", f"pending{lane}"} - state["files"].keys()
+        missing = {f"{name}{lane}" for name in _LANE_PARTS} - state["files"].keys()
         if missing or lane >= len(state["lanes"]):
             raise ValueError(f"{_STATE} lacks lane {lane}")
 
@@ -227,8 +230,12 @@ def restore(control: Control, kept: Kept) -> None:
         )
     try:
         for lane, counters in enumerate(kept.state["lanes"]):
-            for part in (f"ring{lane}", f"pending{lane}"):
-                _fill(segment_path(control.instance, part), kept.read(part))
+            for part in (f"{name}{lane}" for name in _LANE_PARTS):
+                data = kept.read(part)
+                if part == f"pending{lane}":
+                    sizes = control.get("record_bytes"), control.get("pending_bytes")
+                    data = rebase(data, *sizes, kept.state.get("clock"))
+                _fill(segment_path(control.instance, part), data)
             _set_all(control.set, f"lane.{lane}.", counters)
         _set_all(control.set, "", kept.state["fields"])
     except (OSError, SegmentError, KeyError, ValueError, OverflowError) as error:

@@ -8,7 +8,6 @@ seeded with the sequence: it detects a damaged row, and on machines with weak st
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +28,43 @@ TICKET_BITS = 48
 """A ticket is the lane's index above this many bits, and the lane's count of decisions in them."""
 
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+"""The largest number that a record can hold."""
+
+_NUL, _CUT = b"\xff", b"\xfe"
+"""Bytes that UTF-8 never uses: they stand for a zero byte, which numpy strips from the end of a text, and for a cut."""
+_DIGEST = 32
+
+
 def encode_key(key: str, width: int) -> bytes:
-    """`key` as at most `width` bytes of UTF-8; a longer one is cut and ends in a digest, so that it stays unique."""
+    """`key` as at most `width` bytes without a zero byte, different for different keys.
+
+    UTF-8, a zero byte as 0xFF; a key that is too long is cut and ends in 0xFE and 32 hexadecimal digits of its SHA-256.
+    """
     data = key.encode("utf-8", "surrogatepass")
+    if b"\0" in data:
+        data = data.replace(b"\0", _NUL)
     if len(data) <= width:
         return data
-    return data[: width - 16] + hashlib.sha256(data).hexdigest()[:16].encode()
+    return data[: width - 1 - _DIGEST] + _CUT + hashlib.sha256(data).hexdigest()[:_DIGEST].encode()
+
+
+def decode_key(data: bytes) -> str:
+    """The key that `encode_key` made `data` of; of a cut one its beginning, `~` and the digest."""
+    data = data.rstrip(b"\0").replace(_NUL, b"\0").replace(_CUT, b"~")
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
+
+
+def storable_reward(value: object) -> float | None:
+    """`value` as a number that a record can hold (finite as a 32-bit float); None if it is not one."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if -FLOAT32_MAX <= number <= FLOAT32_MAX else None
 
 
 def key_hash(key: bytes) -> int:
@@ -50,8 +80,9 @@ class RecordLayout:
     weights that decided), timestamp f8 (seconds since 1970), expected_reward f4, actual_reward f4 (NaN: none),
     probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
     i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
-    `pending` is a record followed by `owner` S128 (the key that a reward will name), before it `owner_hash` u8
-    (`key_hash` of it), and `context` (opaque bytes with which the application computes the reward), padded.
+    `pending` is a record followed by `owner_hash` u8 (`key_hash` of the owner), `decided_ns` i8 (time of the decision
+    on the monotonic clock, nanoseconds; negative: before this boot), `owner` S128 (the key that a reward will name) and
+    `context` (opaque bytes with which the application computes the reward), padded.
     """
 
     features: int
@@ -84,10 +115,11 @@ class RecordLayout:
         record = np.dtype(fields)
         tail: list[Any] = [
             ("owner_hash", "<u8"),
+            ("decided_ns", "<i8"),
             ("owner", f"S{PENDING_KEY_BYTES}"),
             ("context", f"V{max(1, self.context_bytes)}"),
         ]
-        pad = -(record.itemsize + 8 + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
+        pad = -(record.itemsize + 16 + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
         if pad:
             tail.append(("tail", f"V{pad}"))
         pending = np.dtype([*fields, *tail])
@@ -178,5 +210,7 @@ def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDAr
 
 
 def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
-    """True if every number is finite."""
-    return bool(np.isfinite(observation).all()) and all(map(math.isfinite, numbers))
+    """True if every number is finite, also as the 32-bit float that a record holds."""
+    if not np.isfinite(observation).all():
+        return False
+    return all(-FLOAT32_MAX <= number <= FLOAT32_MAX for number in numbers)

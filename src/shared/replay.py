@@ -7,8 +7,10 @@ return False, None or nothing (requirements 1.1 to 1.5 and 7.1).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import struct
 import threading
 import time
 from typing import Any
@@ -69,35 +71,36 @@ class ExperienceReplayBuffer:
             experience.timestamp,
             0.0 if actual is None else actual,
         )
-        if not lane.acquire():
-            return False
-        try:
-            ticket = lane.next_ticket()
-            if not self._fits(observation, components) or not is_finite_record(observation, *numbers, *components):
-                lane.count("rejected")
-                log.warning("an experience was rejected: its length is wrong or a value is not finite")
+        with lane.hold() as held:
+            if not held:
                 return False
-            payload = lane.records.pack(
-                ticket,
-                experience.model_version,
-                experience.timestamp or time.time(),
-                expected,
-                math.nan if actual is None else actual,
-                experience.probability,
-                experience.nn_confidence,
-                experience.decision,
-                experience.action[: lane.records.heads],
-                observation,
-                components,
-                encode_key(experience.territory_id, KEY_BYTES),
-            )
+            ticket = lane.next_ticket()
+            payload = None
+            if self._fits(observation, components) and is_finite_record(observation, *numbers, *components):
+                with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
+                    payload = lane.records.pack(
+                        ticket,
+                        experience.model_version,
+                        experience.timestamp or time.time(),
+                        expected,
+                        math.nan if actual is None else actual,
+                        experience.probability,
+                        experience.nn_confidence,
+                        experience.decision,
+                        experience.action[: lane.records.heads],
+                        observation,
+                        components,
+                        encode_key(experience.territory_id, KEY_BYTES),
+                    )
+            if payload is None:
+                lane.count("rejected")
+                log.warning("an experience was rejected: its length is wrong or a value cannot be stored")
+                return False
             lane.count("send" if experience.decision else "wait")
             if experience.is_completed:
                 lane.append(payload)
             else:
                 lane.defer(ticket, payload, encode_key(experience.territory_id, PENDING_KEY_BYTES), b"")
-        finally:
-            lane.unlock()
         return True
 
     def add_batch(self, rows: NDArray[Any]) -> int:
@@ -117,9 +120,9 @@ class ExperienceReplayBuffer:
             finite &= np.isfinite(rows[field])
         for field in ("observation", "components"):
             finite &= np.isfinite(rows[field]).all(axis=1)
-        if not lane.acquire():
-            return 0
-        try:
+        with lane.hold() as held:
+            if not held:
+                return 0
             numbered = rows.copy()
             numbered["ticket"] = lane.next_tickets(len(rows))
             taken = int(np.count_nonzero(finite))
@@ -133,8 +136,6 @@ class ExperienceReplayBuffer:
             for row in numbered[finite & ~waits & unknown]:
                 key = bytes(row["key"])
                 lane.defer(int(row["ticket"]), row.tobytes()[PREFIX_BYTES:], key, b"")
-        finally:
-            lane.unlock()
         return taken
 
     def _fits(self, observation: np.ndarray[Any, np.dtype[np.float32]], components: tuple[float, ...]) -> bool:
@@ -142,29 +143,27 @@ class ExperienceReplayBuffer:
         return observation.size == records.features and len(components) == records.components
 
     def update_pending_reward(self, territory_id: str, reward: float) -> Experience | None:
-        """Complete the territory's pending experience and return it; None if there is none."""
-        if not math.isfinite(reward):
-            log.warning("territory %r: a reward of %r was rejected; it must be finite", territory_id, reward)
-            return None
+        """Complete the territory's pending experience and return it.
+
+        None (counted) if there is none, it has its reward already, or the reward is not finite as a 32-bit number.
+        """
+        key = encode_key(territory_id, PENDING_KEY_BYTES)
         with self.lane.hold() as held:
             if not held:
                 return None
-            key = encode_key(territory_id, PENDING_KEY_BYTES)
-            self.lane.collect()
-            row = self.lane.complete(key, reward)
-            if row is None:
-                row = self._forward(key, reward)
-        return None if row is None else Experience.from_record(row, self.instance.application.gate_components)
-
-    def _forward(self, key: bytes, reward: float) -> Any:
-        """Send the reward to the lane that decided; the experience as it will be, or None if nobody did."""
-        entry = self.lane.post.find(key)
-        if entry is None:
-            self.lane.count("unmatched")
+            if self.lane.post.waiting:
+                self.lane.collect()
+            elsewhere = None if key in self.lane.pending else self.lane.post.find(key)
+            row: Any = self.lane.reward(key, reward)
+        if row is False:
+            log.warning("territory %r: the reward %r was not taken", territory_id, reward)
             return None
-        self.lane.forward(int(entry["ticket"]), reward)
-        entry["actual_reward"] = reward
-        return entry
+        if row is True:
+            if elsewhere is None:
+                return None
+            elsewhere["actual_reward"] = reward
+            row = elsewhere
+        return Experience.from_record(row, self.instance.application.gate_components)
 
     def sample(self, count: int) -> list[Experience]:
         """`min(count, available)` completed experiences, uniformly and without repetition."""
@@ -196,7 +195,7 @@ def buffer_stats(control: Control) -> dict[str, Any]:
     lanes = [control.lane(index) for index in range(control.get("lanes"))]
     used = [lane for lane in lanes if lane["claims"]] or lanes[:1]
     capacity = control.get("capacity")
-    size = sum(min(lane["head"] - lane["floor"], capacity) for lane in used)
+    size = sum(max(0, min(lane["head"] - lane["floor"], capacity)) for lane in used)
     added = sum(lane["head"] for lane in used)
     cleared = sum(min(lane["floor"], max(0, lane["floor"] - max(0, lane["head"] - capacity))) for lane in used)
     totals = {
@@ -210,6 +209,11 @@ def buffer_stats(control: Control) -> dict[str, Any]:
             "lost",
             "untrained",
             "unmatched",
+            "repeated",
+            "refused_rewards",
+            "forwarded",
+            "delivered",
+            "damaged",
             "errors",
         )
     }

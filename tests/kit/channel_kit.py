@@ -16,7 +16,7 @@ import torch
 from tandem.shared.arrays import create_array
 from tandem.shared.control import Control
 from tandem.shared.lane import Lane
-from tandem.shared.mail import LETTER, OUTBOX_LETTERS
+from tandem.shared.mail import LETTER, outbox_rows
 from tandem.shared.records import PENDING_KEY_BYTES, SEND, RecordLayout, encode_key
 from tandem.shared.sampler import ReplayReader
 from tandem.shared.weights import Publisher, Slots, Subscriber, TensorSpec, WeightsLayout, create_slots
@@ -121,7 +121,7 @@ def make_channel(
     for lane in range(lanes):
         create_array(name, f"ring{lane}", records.record, capacity, mode)
         create_array(name, f"pending{lane}", records.pending, pending, mode)
-        create_array(name, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
+        create_array(name, f"mail{lane}", LETTER, outbox_rows(lanes, pending), mode)
     create_slots(control, weights, slots, mode)
     channel = Channel(control, records, weights)
     if publish:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from proof import figure, wait_for
+from tandem.shared.claim import Claim
 from tandem.shared.errors import LaneBusy
 from tandem.shared.lane import Lane
 
@@ -43,7 +44,7 @@ def test_a_lock_that_others_can_drop_lets_a_second_writer_in(channel: MakeChanne
     class Heedless(Lane):
         @classmethod
         def claim(cls, control: Any, records: Any, lock_timeout: float = 5.0) -> Lane:
-            return cls(control, records, 0, os.open("/dev/null", os.O_RDONLY), lock_timeout)
+            return cls(control, records, Claim(control, 0, os.open("/dev/null", os.O_RDONLY)), lock_timeout)
 
     made = channel(lanes=1)
     nursery.start("hold_lane", name=made.name).ready()

@@ -12,7 +12,7 @@ import pytest
 from channel_kit import add, balance, key_of, payload, value_of, wait_for_reward, wrong_rows
 from tandem.shared import layout
 from tandem.shared.errors import LaneBusy, SegmentMissing
-from tandem.shared.lane import latency_bucket
+from tandem.shared.ring import latency_bucket
 from tandem.shared.segments import segment_path
 
 MakeChannel = Callable[..., Any]
@@ -139,9 +139,9 @@ def test_waiting_too_long_expires(channel: MakeChannel) -> None:
     made = channel()
     lane = made.claim()
     wait_for_reward(lane, "a", 1)
-    timestamp = float(lane.pending.entry(key_of("a"))["timestamp"])
-    assert lane.expire(timestamp - 1) == []
-    assert lane.expire(timestamp + 1) == [key_of("a")]
+    decided = int(lane.pending.entry(key_of("a"))["decided_ns"])
+    assert lane.expire(decided) == []
+    assert lane.expire(decided + 1) == [key_of("a")]
     assert (lane.get("pending"), lane.get("expired")) == (0, 1)
     assert balance(made.control) == 0
 

@@ -103,12 +103,12 @@ class Buffer(RuleBasedStateMachine):
         entries = list(self.waiting)
         going = entries[: int(share * len(entries))]
         if going and len(going) < len(entries):
-            moment = float(self.lane.pending.entry(key_of(entries[len(going)]))["timestamp"])
-            last = float(self.lane.pending.entry(key_of(going[-1]))["timestamp"])
+            moment = int(self.lane.pending.entry(key_of(entries[len(going)]))["decided_ns"])
+            last = int(self.lane.pending.entry(key_of(going[-1]))["decided_ns"])
             if moment == last:
                 return
         else:
-            moment = 1e12 if going else 0.0
+            moment = 2**62 if going else 0
         with self.lane.hold():
             assert self.lane.expire(moment) == [key_of(key) for key in going]
         for key in going:
