@@ -88,10 +88,10 @@ class Judge:
         """What the reward of a decision on this observation will be computed from, in memory of its own. May raise."""
         if self.rewards is None:
             return None
-        context = np.array(self.rewards.context(observation), self._context_dtype)
-        if context.shape != ():
-            raise ValueError(f"context: has the shape {context.shape}; it must be one {self._context_dtype}")
-        return context
+        context, wanted = np.asarray(self.rewards.context(observation)), self._context_dtype
+        if context.shape != () or not (context.dtype == wanted or np.can_cast(context.dtype, wanted, "same_kind")):
+            raise ValueError(f"context: is {context.dtype} {context.shape}; it must be one {wanted}")
+        return context.astype(wanted)
 
     def reward(
         self, context: NDArray[Any], action: tuple[int, ...], executed: bool, observation: Any

@@ -52,6 +52,11 @@ class Batcher:
             results = self._decide_many([request for request, _ in batch])
         except Exception as error:
             results = [error] * len(batch)
+        except BaseException:
+            # An interrupt ends the loop, or does not: nobody must wait for ever then.
+            for _, future in batch:
+                future.cancel()
+            raise
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue  # its connection went away meanwhile

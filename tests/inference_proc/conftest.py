@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+KIT = str(Path(__file__).parents[1] / "kit")
 
 REWARDING_SOURCE = '''
 """A toy application: a gate that blocks place 0, and a reward that is the difference of two observations."""
@@ -91,6 +94,23 @@ def rewarding_application(tmp_path: Path, toy_application: str) -> str:
     name = f"rewarding_{uuid.uuid4().hex[:8]}"
     (tmp_path / "modules" / f"{name}.py").write_text(REWARDING_SOURCE, encoding="utf-8")
     return name
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, toy_application: str, engine_of: Callable[..., Any]) -> Callable[..., Any]:
+    """`hostile(gate=True, ...)`: an engine whose application has these parts, and the hooks that say what they do.
+
+    With `enabled=False` training is coupled.
+    """
+    name = f"hostile_{uuid.uuid4().hex[:8]}"
+    source = (Path(KIT) / "hostile_application.py").read_text(encoding="utf-8")
+    (tmp_path / "modules" / f"{name}.py").write_text(source, encoding="utf-8")
+
+    def make(enabled: bool = True, **parts: Any) -> tuple[Any, dict[str, Any]]:
+        engine = engine_of(application=name, settings=parts, trainer={"lock_timeout": 0.05, "enabled": enabled})
+        return engine, sys.modules[name].HOOKS
+
+    return make
 
 
 @pytest.fixture

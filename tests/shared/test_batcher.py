@@ -95,3 +95,26 @@ def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
     cancelled, answer = asyncio.run(run())
     assert isinstance(cancelled, asyncio.CancelledError)
     assert answer == "b"
+
+
+def test_an_interrupt_leaves_nobody_waiting() -> None:
+    """What ends the program passes through, and those who asked are told; the next requests are answered."""
+    interrupts: list[BaseException] = [KeyboardInterrupt()]
+
+    def decide(requests: Sequence[Request]) -> list[Any]:
+        if interrupts:
+            raise interrupts.pop()
+        return [key for key, _, _ in requests]
+
+    batcher = Batcher(decide)
+    batcher.callers = 2
+    loop = asyncio.new_event_loop()
+    asked = [loop.create_task(batcher.decide(key, None)) for key in "ab"]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(asked))
+        loop.run_until_complete(asyncio.wait(asked, timeout=20))
+        assert [task.cancelled() for task in asked] == [True, True]
+        assert loop.run_until_complete(batcher.decide("c", None)) == "c"
+    finally:
+        loop.close()
