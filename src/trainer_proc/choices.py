@@ -23,7 +23,7 @@ from ..shared.weights import FlatModel
 log = logging.getLogger(__name__)
 
 _EVERY = 10
-"""Ticks from one judgement to the next."""
+"""Ticks from one judgement to the next; what came in between is taken in at once, which costs a tenth."""
 _WINDOW, _PER_CHOICE = 500, 20
 """Newest decisions in which a choice must not have been taken: 500, and 20 for each choice of its head."""
 _EXPECTED = 20
@@ -87,6 +87,7 @@ class ChoiceWatch:
         self._generation = self._control.get("generation")
         self._seen = self._ticks = 0
         self._recent = (0.0, 0.0)
+        self._fresh: list[NDArray[Any]] = []
         features = self._features
         self._heads = {
             index: _Head(size, features)
@@ -100,13 +101,19 @@ class ChoiceWatch:
         if self._control.get("generation") != self._generation:
             self._restart()
         if len(rows):
-            self._add(rows)
+            self._fresh.append(rows)
         self._ticks += 1
-        if self._ticks % _EVERY == 0:
-            try:
-                self._judge()
-            except Exception:
-                log.exception("the choices of the newest decisions could not be judged")
+        if self._ticks % _EVERY:
+            return
+        try:
+            if self._fresh:
+                # As words: field by field it would take ten times as long.
+                words = np.concatenate([rows.view(np.int64) for rows in self._fresh])
+                self._add(words.view(self._fresh[0].dtype))
+            self._judge()
+        except Exception:
+            log.exception("the choices of the newest decisions could not be judged")
+        self._fresh.clear()
 
     def _add(self, rows: NDArray[Any]) -> None:
         for index, head in self._heads.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from proof import figure
 from tandem.inference_proc.engine import Engine
 from tandem.shared.learning_reasons import NAMES, learning_notices, learning_reasons
@@ -23,6 +24,9 @@ from tandem.supervisor.commands.check import judge
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
 TICKS = 20
+
+# With more threads than idle cores every small tensor operation waits for the slowest.
+torch.set_num_threads(1)
 
 SOURCE = '''
 """A bandit of five places, and learners that do not learn, each in its own way."""
@@ -37,6 +41,7 @@ class Linear(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(4, 5)
+        torch.nn.init.zeros_(self.layer.bias)
 
     def forward(self, observations):
         return (self.layer(observations),)
