@@ -48,7 +48,7 @@ def checked_model(
     try:
         _check_module(module, application)
         flat = FlatModel(module)
-        other = build(-1 if config.seed < 0 else config.seed + 1)
+        other = _build_again(build, -1 if config.seed < 0 else config.seed + 1, application)
         _check_two_builds(flat, other, application)
         _Check(flat, FlatModel(other), application, config).run(other_process)
     except ModelMismatch as error:
@@ -57,6 +57,15 @@ def checked_model(
         torch.set_rng_state(random)
         torch.set_grad_enabled(grad)
     return flat
+
+
+def _build_again(build: Callable[[int], nn.Module], seed: int, application: Application) -> nn.Module:
+    try:
+        return build(seed)
+    except Exception as error:
+        raise _error(
+            application, f"build_model fails when it is called again, as trainer, server and a reset do: {error!r}"
+        ) from error
 
 
 def _check_module(module: object, application: Application) -> None:

@@ -30,7 +30,10 @@ def carried_tensors(model: nn.Module, prefix: str = "") -> dict[str, torch.Tenso
 
     In the order of `state_dict`, which itself is not asked: hooks may leave out or replace what it gives.
     """
-    tensors = {f"{prefix}{name}": value for name, value in model._parameters.items() if value is not None}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in model._parameters.items():
+        if parameter is not None:
+            tensors[f"{prefix}{name}"] = parameter
     for name, buffer in model._buffers.items():
         if buffer is not None and name not in model._non_persistent_buffers_set:
             tensors[f"{prefix}{name}"] = buffer
@@ -42,7 +45,7 @@ def carried_tensors(model: nn.Module, prefix: str = "") -> dict[str, torch.Tenso
 
 def check_tensor(name: str, tensor: torch.Tensor) -> None:
     """Raise ModelMismatch, naming the tensor, if its values cannot be kept as plain bytes."""
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if torch.nn.parameter.is_lazy(tensor):
         raise ModelMismatch(
             f"{name} has no shape yet (a lazy module): give the sizes, or call the model once when built"
         )
@@ -95,15 +98,19 @@ class Hidden:
             mine, theirs = self.value.detach(), other.value.detach()
             if mine.shape != theirs.shape or mine.dtype != theirs.dtype or mine.layout != theirs.layout:
                 return False
-            return mine.is_meta or torch.equal(mine, theirs) or _same_numbers(mine, theirs)
+            return bool(mine.is_meta or _same_numbers(mine, theirs))
         if isinstance(self.value, np.ndarray):
-            return self.value.dtype == other.value.dtype and self.value.tobytes() == other.value.tobytes()
+            return bool(self.value.dtype == other.value.dtype and self.value.tobytes() == other.value.tobytes())
         return bool(self.value == other.value)
 
 
 def _same_numbers(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """True if both are equal but for NaN in the same places."""
-    return bool(((mine == theirs) | ((mine != mine) & (theirs != theirs))).all())
+    """True if both are equal, NaN in the same places included, or of a kind that torch cannot compare."""
+    try:
+        mine, theirs = mine.to_dense(), theirs.to_dense()
+        return torch.equal(mine, theirs) or bool(((mine == theirs) | ((mine != mine) & (theirs != theirs))).all())
+    except (RuntimeError, NotImplementedError):
+        return True
 
 
 def hidden_state(model: nn.Module) -> dict[str, Hidden]:

@@ -19,7 +19,7 @@ from .config import ContinuousTrainingConfig
 from .learning import Batch
 from .weights import FlatModel
 
-_ROWS = 8
+_MOST_ROWS = 32
 _STIRRED = 0.05
 """Weights are changed by random numbers of this size: a layer that starts at zero hides what it multiplies."""
 
@@ -37,7 +37,7 @@ class Trial:
         self.application = application
         self.coupled = not config.enabled
         self.config = dataclasses.replace(config, batch_size=1, min_batch_size=1) if self.coupled else config
-        self.batch = self._batch(torch.cat(observations), logits, 1 if self.coupled else min(_ROWS, config.batch_size))
+        self.batch = self._batch(torch.cat(observations), logits, min(_MOST_ROWS, self.config.min_batch_size))
 
     def _batch(
         self, rows: torch.Tensor, logits: Callable[[torch.Tensor], list[NDArray[np.float32]]], size: int
@@ -81,7 +81,8 @@ class Trial:
         missing = self.missing_gradient(model)
         if missing:
             return f"{missing} ({failure!r})"
-        step = "on one experience at a time (trainer.enabled: false)" if self.coupled else "on a small batch"
+        size = f"{len(self.batch)} (trainer.min_batch_size)"
+        step = "on one experience at a time (trainer.enabled: false)" if self.coupled else f"on a batch of {size}"
         return f"a step of trainer.learner {step} raises {failure!r}"
 
     def missing_gradient(self, model: nn.Module) -> str:

@@ -40,6 +40,20 @@ def test_training_moves_the_policy_towards_what_pays(engine_of: EngineOf) -> Non
     assert chosen.count(2) > 50
 
 
+def test_gradients_that_the_server_switched_off_are_on_in_training(engine_of: EngineOf) -> None:
+    """A server that needs no gradients itself may say so."""
+    engine = engine_of(trainer={"enabled": False})
+    before = engine._flat.flat.clone()
+    torch.set_grad_enabled(False)
+    try:
+        engine.decide("a", np.ones(4, np.float32))
+        engine.reward("a", 1.0)
+    finally:
+        torch.set_grad_enabled(True)
+    assert engine.model_version == 1
+    assert not torch.equal(engine._flat.flat, before)
+
+
 def test_only_one_server_process_trains(engine_of: EngineOf) -> None:
     """A second server process takes the first one's versions instead of publishing its own."""
     trainer = engine_of(trainer={"enabled": False})

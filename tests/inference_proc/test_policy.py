@@ -42,6 +42,23 @@ def test_a_masked_choice_is_never_drawn() -> None:
     assert {draw.action[0] for draw in policy.act_many(np.zeros((500, 1), np.float32))} == {1, 3}
 
 
+class LayerCalledInfer(torch.nn.Module):
+    """One layer, of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.infer = torch.nn.Linear(4, 3)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.infer(observations),)
+
+
+def test_a_layer_called_infer_is_a_layer() -> None:
+    """Only a method of that name decides in place of `forward`."""
+    (draw,) = Policy(LayerCalledInfer(), seed=1).act_many(np.zeros((1, 4), np.float32))
+    assert 0.0 < draw.probability < 1.0
+
+
 def test_floor_and_temperature_shape_the_distribution() -> None:
     """The floor is shared evenly by the allowed choices; a higher temperature flattens."""
     logits = np.array([0.0, 4.0, MASKED], np.float32)

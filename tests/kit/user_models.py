@@ -454,6 +454,17 @@ def Singleton() -> nn.Module:
     return _only
 
 
+_times: list[int] = []
+
+
+@bad("called again", "already there")
+def OnlyOnce() -> nn.Module:
+    _times.append(1)
+    if len(_times) % 2 == 0:
+        raise ValueError("already there")
+    return Plain()
+
+
 _shared_layer = nn.Linear(FEATURES, CHOICES)
 
 
@@ -502,7 +513,14 @@ class Detached(Plain):
         return (self.layer(observations).detach(),)
 
 
-@bad("cannot be trained", "a small batch")
+@bad("no gradient", "torch.set_grad_enabled(False)")
+class SwitchesGradientsOff(Plain):
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        torch.set_grad_enabled(False)
+        return super().forward(observations)
+
+
+@bad("cannot be trained", "a batch of 8")
 class GraphIsKept(Plain):
     """A tensor with its graph from the last step."""
 
@@ -522,6 +540,16 @@ class GraphIsKept(Plain):
 class NotANumber(Plain):
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
         return (self.layer(observations / observations.norm(dim=1, keepdim=True)),)
+
+
+@bad("arm are nan")
+class NanInABuffer(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(float("nan")))
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        return (self.layer(observations) * self.scale,)
 
 
 @bad("every choice of arm is masked")
@@ -752,6 +780,26 @@ class Half(Plain):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
         return (self.layer(observations.bfloat16()).float(),)
+
+
+@good
+class DoubleInside(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.double()
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        return (self.layer(observations.double()).float(),)
+
+
+@good
+class SparseConstant(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = torch.eye(FEATURES).to_sparse()
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        return (self.layer(torch.sparse.mm(self.matrix, observations.t()).t()),)
 
 
 @good

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ from tandem.shared.weights import FlatModel
 from user_models import BAD, GOOD, Plain, application_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True, name="one_thread")
+def compute_with_one_thread() -> Iterator[None]:
+    """Small tensors on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def check(application: Application, seed: int = 1, **settings: Any) -> FlatModel:
@@ -93,6 +102,13 @@ def test_coupled_training_is_tried_as_it_will_be(build: Callable[[], torch.nn.Mo
     with pytest.raises(ApplicationError, match=r"one experience at a time \(trainer.enabled: false\)"):
         check(application_of(build), enabled=False)
     check(application_of(Plain), enabled=False)
+
+
+def test_the_smallest_batch_is_tried() -> None:
+    """A batch norm needs two; the setting that lets one come alone is named."""
+    with pytest.raises(ApplicationError, match=r"on a batch of 1 \(trainer.min_batch_size\)"):
+        check(application_of(batch_norm), min_batch_size=1)
+    check(application_of(batch_norm), min_batch_size=2)
 
 
 class MovesParameters:

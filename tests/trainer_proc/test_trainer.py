@@ -47,6 +47,20 @@ def test_the_batch_is_learned_from(toy_trainer, fill):
     assert int(chunks.argmax()) == 2
 
 
+def test_gradients_that_the_application_switched_off_are_on_in_training(toy_trainer, fill):
+    """The weights move all the same, and the switch stays as it was."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    before = trainer.flat.flat.clone()
+    torch.set_grad_enabled(False)
+    try:
+        assert trainer.train_step()
+        assert not torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)
+    assert not torch.equal(trainer.flat.flat, before)
+
+
 def test_start_stop_and_restart(toy_trainer, fill, caplog, wait_until):
     """`start` runs one loop, a second call only warns; `stop` is idempotent; `start` works again afterwards."""
     trainer = toy_trainer()
