@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from ..shared.processes import leave_working_folder
+
+if __name__ == "__main__":
+    leave_working_folder()  # before anything else is imported
+
 import argparse
 import asyncio
 import contextlib
@@ -64,6 +69,7 @@ class BundledServer(uvicorn.Server):
         await super().startup(sockets)
         self._service.mark_ready()
         host, port = self._listener.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
         log.info("version %d: serving on http://%s:%d", self._service.engine.model_version, host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -149,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise_descriptor_limit()
         # One decision is too small to share among threads, and the trainer wants the other cores.
         torch.set_num_threads(1)
-        engine = attach(options.instance, load(options.config), asked)
+        engine = attach(options.instance, load(options.config, must_exist=True), asked)
         if engine is None:
             return 0
         be_private(engine.config.supervisor.mode)

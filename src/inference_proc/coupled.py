@@ -41,7 +41,7 @@ class CoupledTrainer:
         self._metrics = TrainingMetrics(instance.control) if self.is_trainer else None
 
     def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self._config.learner)(
+        learner: Learner = load_learner(self._config.learner, self._instance.config.folder)(
             self._flat.model, self._instance.application.heads, self._config
         )
         return learner

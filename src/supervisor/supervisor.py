@@ -26,7 +26,7 @@ from ..shared.config import Config, parse
 from ..shared.control import Control
 from ..shared.errors import LayoutMismatch, SupervisorError
 from ..shared.ownership import OWN, be_private, own_folder, users_umask
-from ..shared.processes import own_identity
+from ..shared.processes import module_command, own_identity
 from ..shared.segments import check_instance, remove_instance
 from . import family, orphans, view
 from .child import Child, Probe
@@ -189,7 +189,7 @@ class Supervisor:
         for line in orphans.put_away(self.instance):
             log.info("left by a crash: %s", line)
         self._choose_port()
-        command = [sys.executable, "-m", "tandem.shared.instance", "--instance", self.instance]
+        command = module_command("tandem.shared.instance", "--instance", self.instance)
         command += ["--folder", self.config.folder, *(["--fresh"] if self.fresh else [])]
         with tempfile.TemporaryFile("w+") as wanted, tempfile.TemporaryFile() as output:
             json.dump(self.config.to_dict(), wanted)
@@ -375,10 +375,10 @@ def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
     """The command lines of the children that this configuration asks for."""
     commands = {}
     if config.trainer.enabled:
-        commands["trainer"] = [sys.executable, "-m", "tandem.trainer_proc", "--instance", instance]
+        commands["trainer"] = module_command("tandem.trainer_proc", "--instance", instance)
     command = config.inference.command.strip()
     if not command:
-        commands["inference"] = [sys.executable, "-m", "tandem.inference_proc", "--instance", instance]
+        commands["inference"] = module_command("tandem.inference_proc", "--instance", instance)
     elif command != "none":
         commands["inference"] = shlex.split(command)
     return commands
