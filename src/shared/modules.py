@@ -19,7 +19,7 @@ from .errors import ApplicationError
 
 
 def is_module_name(name: str) -> bool:
-    """True for a dotted name that can be imported, such as `tandem.queen`."""
+    """True for a dotted name that can be imported, such as `shop.lights`."""
     return bool(name) and all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
 
 
@@ -30,7 +30,7 @@ def import_beside(setting: str, name: str, folder: Path) -> ModuleType:
     `folder` and another module. An ImportError from inside the user's module is passed on untouched.
     """
     if not is_module_name(name):
-        raise ApplicationError(f"{setting}: {name!r} is not a module name such as 'tandem.queen'")
+        raise ApplicationError(f"{setting}: {name!r} is not a module name such as 'lights' or 'shop.lights'")
     folder = folder.absolute()
     first = name.partition(".")[0]
     own = _file_of(folder, first)

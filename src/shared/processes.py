@@ -9,17 +9,25 @@ from __future__ import annotations
 import os
 import sys
 
-_START = "import sys; del sys.path[0]; import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+_START = (
+    "import sys; sys.path[:] = sys.path[1:] + sys.argv[1:2]; del sys.argv[1];"
+    " import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+)
 
 
-def module_command(name: str, *words: str, python: str = sys.executable, is_old: bool | None = None) -> list[str]:
+def module_command(
+    name: str, *words: str, python: str = sys.executable, is_old: bool | None = None, beside: str | None = None
+) -> list[str]:
     """The command line of `python -m name words`, without the working folder on the module path.
 
     With `-m` alone a random.py in that folder would be imported in place of the standard library's. `is_old`: the
-    interpreter is Python 3.10, which has no `-P`; by default the running one is asked.
+    interpreter is Python 3.10, which has no `-P`; by default the running one is asked. `beside` is a folder that is
+    searched last.
     """
-    if sys.version_info < (3, 11) if is_old is None else is_old:
-        return [python, "-c", _START, name, *words]
+    is_old = sys.version_info < (3, 11) if is_old is None else is_old
+    if is_old or beside is not None:
+        # What is appended must be something: an empty text would be the working folder.
+        return [python, "-c", _START, beside or os.devnull, name, *words]
     return [python, "-P", "-m", name, *words]
 
 

@@ -16,11 +16,11 @@ _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
 
 
 def module(value: str) -> str:
-    """A module's dotted name, such as `tandem.queen`."""
+    """A module's dotted name, such as `shop.lights`."""
     good = all(part.isidentifier() and not keyword.iskeyword(part) for part in value.split("."))
     if good and value.lower() not in _NOTHING:
         return ""
-    return "is not a module name such as 'tandem.queen' (without .py, folders separated by dots)"
+    return "is not a module name such as 'lights' or 'shop.lights' (without .py)"
 
 
 def learner(value: str) -> str:

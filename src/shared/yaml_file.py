@@ -50,21 +50,17 @@ def read(text: str) -> tuple[Any, list[str]]:
 
     If anything is, the data is None.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        if node is None:
-            return None, []
-        problems = _Walk().problems(node)
-        return (None, problems) if problems else (loader.construct_document(node), [])
+        problems = [] if node is None else _Walk().problems(node)
+        return (None, problems) if problems or node is None else (loader.construct_document(node), [])
     except yaml.MarkedYAMLError as error:
         return None, [_in_one_line(error)]
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         return None, [f"cannot be read: {' '.join(str(error).split())}"]
     except RecursionError:
         return None, ["cannot be read: it is nested too deeply"]
-    finally:
-        loader.dispose()
 
 
 def _in_one_line(error: yaml.MarkedYAMLError) -> str:
