@@ -5,8 +5,12 @@ Standard library only, without site-packages: commands that read shared memory a
 The others enter `.venv`, which the first use creates from requirements.lock.
 """
 
-import os
 import sys
+
+if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # the folder of this file: a random.py beside it is not the standard library's
+
+import os
 
 ROOT = os.path.dirname(os.path.realpath(__file__))
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from ..shared.processes import leave_working_folder
+
+if __name__ == "__main__":
+    leave_working_folder()  # before anything else is imported
+
 import argparse
 import asyncio
 import contextlib
@@ -158,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise_descriptor_limit()
         # One decision is too small to share among threads, and the trainer wants the other cores.
         torch.set_num_threads(1)
-        engine = attach(options.instance, load(options.config), asked)
+        engine = attach(options.instance, load(options.config, must_exist=True), asked)
         if engine is None:
             return 0
         be_private(engine.config.supervisor.mode)

@@ -80,9 +80,7 @@ class WebSocketEndpoint:
                 with contextlib.suppress(asyncio.CancelledError, OSError):
                     await heartbeats
 
-    async def _answer_frames(
-        self, connection: Connection, allowance: Allowance, receive: Receive, send: Send
-    ) -> None:
+    async def _answer_frames(self, connection: Connection, allowance: Allowance, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] != "websocket.receive":

@@ -43,7 +43,7 @@ class CoupledTrainer:
         self._watch = LearningWatch(instance.control, flat) if self.is_trainer else None
 
     def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self._config.learner)(
+        learner: Learner = load_learner(self._config.learner, self._instance.config.folder)(
             self._flat.model, self._instance.application.heads, self._config
         )
         return learner

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ..shared.errors import ConfigError
+from ..shared.yaml_file import plain_loader
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ _WEIGHTS = ("survival_weight", "disruption_weight", "location_weight")
 _MAX_AXIS = 1024
 
 # libyaml's loader is about ten times faster, which matters because a reload happens between two decisions.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader: Any = plain_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ an observation means.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import ApplicationError
 from .features import PlainFeatures
+from .modules import describe, import_beside
 
 if TYPE_CHECKING:
     import torch
@@ -208,24 +206,12 @@ def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
 
 
 def import_application(name: str, folder: Path) -> ModuleType:
-    """The application's module. One that lies in `folder` is found without being installed (the folder is added to
-    the end of `sys.path`).
+    """The application's module, found as `import_beside` does.
 
-    Raises ApplicationError if the name is badly written or the module does not exist. An ImportError from inside the
-    user's module is passed on untouched.
+    Raises ApplicationError if the name is badly written, the module does not exist, or the name means two. An
+    ImportError from inside the user's module is passed on untouched.
     """
-    if not name or not all(part.isidentifier() for part in name.split(".")):
-        raise ApplicationError(f"application: {name!r} is not a module name such as 'tandem.queen'")
-    first = name.partition(".")[0]
-    lies_here = (folder / f"{first}.py").is_file() or (folder / first).is_dir()
-    if lies_here and str(folder.absolute()) not in sys.path and importlib.util.find_spec(first) is None:
-        sys.path.append(str(folder.absolute()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise ApplicationError(f"application: no module named {name!r} can be imported") from error
-        raise
+    return import_beside("application", name, folder)
 
 
 def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Application:
@@ -236,7 +222,7 @@ def load_application(name: str, settings: Mapping[str, Any], folder: Path) -> Ap
     """
     module = import_application(name, folder)
     create = getattr(module, "create", None)
-    if create is None:
-        raise ApplicationError(f"application: module {name!r} has no function create(settings, folder)")
+    if not callable(create):
+        raise ApplicationError(f"application: {describe(module)} has no function create(settings, folder)")
     application: Application = create(settings, folder)
     return application

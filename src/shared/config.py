@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import value_checks
 from .errors import ConfigError
 from .settings import keys, read, section, setting
 
@@ -52,7 +53,9 @@ class ContinuousTrainingConfig:
     wait_reward_multiplier: float = setting(0.5, "discount of a blocked decision", at_least=0, at_most=1, live=True)
     enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
     steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, live=True)
-    learner: str = setting("tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute")
+    learner: str = setting(
+        "tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute", check=value_checks.learner
+    )
     learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, live=True)
     entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, live=True)
     entropy_floor: float = setting(
@@ -138,8 +141,11 @@ class ContinuousTrainingConfig:
 class InferenceConfig:
     """The section `inference`: the process that decides."""
 
-    command: str = setting("", "your own server's command line; empty: the bundled server; none: servers attach")
-    host: str = setting("127.0.0.1", "address the bundled server binds to")
+    command: str = setting(
+        "", "your own server's command line; empty: the bundled server; none: servers attach",
+        check=value_checks.command,
+    )  # fmt: skip
+    host: str = setting("127.0.0.1", "address the bundled server binds to", check=value_checks.host)
     port: int = setting(8010, "port of the bundled server", at_least=0, at_most=65535)
     lanes: int = setting(4, "writer lanes: how many server processes may record at once", at_least=1, at_most=16)
     temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, live=True)
@@ -214,9 +220,9 @@ class MetricsConfig:
 class Config:
     """Everything that one instance needs to know."""
 
-    application: str = setting("tandem.queen", "module of the application")
+    application: str = setting("tandem.queen", "module of the application", check=value_checks.module)
     settings: dict[str, Any] = setting({}, "the application's own settings")
-    data_dir: str = setting("data", "folder of checkpoints, logs and kept rings")
+    data_dir: str = setting("data", "folder of checkpoints, logs and kept rings", check=value_checks.folder)
     trainer: ContinuousTrainingConfig = section(ContinuousTrainingConfig)
     inference: InferenceConfig = section(InferenceConfig)
     weights: WeightsConfig = section(WeightsConfig)
@@ -256,28 +262,41 @@ def parse(data: Any, source: str, folder: str = ".", strict: bool = True) -> Con
     return dataclasses.replace(config, folder=folder)
 
 
-def load(path: Path | str | None, strict: bool = True) -> Config:
-    """The configuration in a YAML file; without a path or file, all defaults.
+def load(path: Path | str | None, strict: bool = True, must_exist: bool = False) -> Config:
+    """The configuration in a YAML file; without a path, and unless it `must_exist` without a file, all defaults.
 
     Raises ConfigError if the file cannot be read, is not YAML, or (strict) has any problem.
     """
     if path is None:
         return Config()
-    import yaml  # here, so that the help of a command needs no package
-
     path = Path(path)
     folder = str(path.resolve().parent)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data, problems = read_yaml(path)
     except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(str(path), ["there is no such file"]) from None
         log.info("%s does not exist: every setting takes its default", path)
         return Config(folder=folder)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    if problems:
         if strict:
-            raise ConfigError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from error
-        log.error("%s cannot be read: %s; every setting takes its default", path, error)
+            raise ConfigError(str(path), problems)
+        for problem in problems:
+            log.error("%s: %s; every setting takes its default", path, problem)
         return Config(folder=folder)
     return parse(data, str(path), folder, strict)
+
+
+def read_yaml(path: Path) -> tuple[Any, list[str]]:
+    """The plain data in a YAML file and what is wrong with it, one line each. Raises FileNotFoundError."""
+    from .yaml_file import read as read_text  # here, so that the help of a command needs no package
+
+    try:
+        return read_text(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [f"cannot be read: {' '.join(str(error).split())}"]
 
 
 def read_reloaded(data_dir: Path, folder: str) -> Config:

@@ -9,6 +9,7 @@ TandemError
 │   ├── SegmentSpaceError  /dev/shm has not enough room; carries bytes needed and free
 │   ├── SegmentInvalid     the segment is truncated, half created or not ours
 │   └── LayoutMismatch     layout version or schema differ; names the first difference
+├── InstanceNameError      a text that cannot name an instance
 ├── ForeignFile            a segment or file belongs to another user; names it and the owner
 ├── LaneBusy               every lane already has a living writer; names the holders
 ├── ModelMismatch          a model's tensors are not those that the weights slots were made for
@@ -80,6 +81,10 @@ class SegmentInvalid(SegmentError):
 
 class LayoutMismatch(SegmentError):
     """A segment was made by another layout version or for another schema."""
+
+
+class InstanceNameError(TandemError, ValueError):
+    """A text that cannot name an instance."""
 
 
 class ForeignFile(TandemError, PermissionError):

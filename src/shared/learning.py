@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from .application import ActionHead
 from .config import ContinuousTrainingConfig
 from .errors import ApplicationError
 from .layout import HISTORY_COLUMNS
+from .modules import describe, import_beside
 from .records import SEND
 
 
@@ -67,21 +68,19 @@ class Learner(Protocol):
         """Take back what `state` gave. Raises KeyError or ValueError if it is another learner's."""
 
 
-def load_learner(name: str) -> Any:
-    """The learner class that `module:attribute` names. Raises ApplicationError saying which part is wrong."""
+def load_learner(name: str, folder: Path | str = ".") -> Any:
+    """The learner class that `module:attribute` names; the module may lie beside the configuration, in `folder`.
+
+    Raises ApplicationError saying which part is wrong.
+    """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute.isidentifier():
         raise ApplicationError(f"trainer.learner: {name!r} is not of the form module:attribute")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ApplicationError(f"trainer.learner: no module named {module_name!r} can be imported") from error
-        raise
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        raise ApplicationError(f"trainer.learner: module {module_name!r} has no {attribute!r}") from None
+    module = import_beside("trainer.learner", module_name, Path(folder))
+    learner = getattr(module, attribute, None)
+    if not callable(learner):
+        raise ApplicationError(f"trainer.learner: {describe(module)} has no {attribute!r}")
+    return learner
 
 
 def training_rewards(rows: NDArray[Any], config: ContinuousTrainingConfig) -> NDArray[np.float32]:

@@ -7,6 +7,36 @@ are used again, and times of day move.
 from __future__ import annotations
 
 import os
+import sys
+
+_START = (
+    "import sys; sys.path[:] = sys.path[1:] + sys.argv[1:2]; del sys.argv[1];"
+    " import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+)
+
+
+def module_command(
+    name: str, *words: str, python: str = sys.executable, is_old: bool | None = None, beside: str | None = None
+) -> list[str]:
+    """The command line of `python -m name words`, without the working folder on the module path.
+
+    With `-m` alone a random.py in that folder would be imported in place of the standard library's. `is_old`: the
+    interpreter is Python 3.10, which has no `-P`; by default the running one is asked. `beside` is a folder that is
+    searched last.
+    """
+    is_old = sys.version_info < (3, 11) if is_old is None else is_old
+    if is_old or beside is not None:
+        # What is appended must be something: an empty text would be the working folder.
+        return [python, "-c", _START, beside or os.devnull, name, *words]
+    return [python, "-P", "-m", name, *words]
+
+
+def leave_working_folder() -> None:
+    """Take the working folder off the module path, in a process that was started with `python -m`."""
+    words = zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    by_name = any(option == "-m" and name.startswith("tandem.") for option, name in words)
+    if by_name and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        del sys.path[0]
 
 
 def boot_id() -> str:

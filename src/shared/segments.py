@@ -12,7 +12,7 @@ import fcntl
 import mmap
 import os
 
-from .errors import ForeignFile, SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceError
+from .errors import ForeignFile, InstanceNameError, SegmentExists, SegmentInvalid, SegmentMissing, SegmentSpaceError
 from .ownership import ANYONE, OWN, TRUSTED, check_facts, is_allowed, open_file
 
 FOLDER = os.environ.get("TANDEM_SHM", "/dev/shm")
@@ -24,9 +24,10 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def check_instance(instance: str) -> str:
-    """Return `instance` if it can name an instance, else raise ValueError saying what is allowed."""
+    """Return `instance` if it can name an instance, else raise InstanceNameError (a ValueError): what is allowed."""
     if not 1 <= len(instance) <= 64 or not _NAME.issuperset(instance):
-        raise ValueError(f"instance {instance!r} is not a name of 1 to 64 letters, digits, '-' and '_'")
+        hint = "" if instance or os.environ.get("TANDEM_INSTANCE") != "" else "; TANDEM_INSTANCE is set to nothing"
+        raise InstanceNameError(f"instance {instance!r} is not a name of 1 to 64 letters, digits, '-' and '_'{hint}")
     return instance
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -25,8 +25,12 @@ def setting(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    check: Callable[[Any], str] | None = None,
 ) -> Any:
-    """A dataclass field with bounds and its documentation. `live`: may change while the instance runs."""
+    """A dataclass field with bounds and its documentation. `live`: may change while the instance runs.
+
+    `check(value)` says what else is wrong with a value of the right kind, an empty string if nothing is.
+    """
     metadata = {
         "text": text,
         "above": above,
@@ -34,6 +38,7 @@ def setting(
         "at_most": at_most,
         "choices": choices,
         "live": live,
+        "check": check,
     }
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -61,6 +66,9 @@ def allowed(field: dataclasses.Field[Any]) -> str:
     return ", ".join(words)
 
 
+LARGEST = 2**63 - 1
+"""The largest whole number of a setting: what shared memory and files hold as a signed word."""
+
 _KIND_WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -81,14 +89,22 @@ def _fault(field: dataclasses.Field[Any], value: Any) -> str:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": is_number and math.isfinite(value),
+        "float": is_number,
         "bool": isinstance(value, bool),
         "str": isinstance(value, str),
         "dict": isinstance(value, Mapping),
         "list": isinstance(value, list) and all(isinstance(item, str) for item in value),
     }[kind]
     if not fits:
-        return f"is not {_KIND_WORDS[kind]}"
+        return f"is not {_KIND_WORDS[kind]}{_why(value, kind)}"
+    if kind == "int" and abs(value) > LARGEST:
+        return f"is beyond {LARGEST}"
+    if kind == "float" and not _is_finite(value):
+        return "is not finite"
+    if kind == "str" and "\0" in value:
+        return "holds a NUL character"
+    if kind == "dict" and (fault := not_plain(value)):
+        return fault
     if meta["choices"] and value not in meta["choices"]:
         return "is not " + allowed(field)
     if meta["above"] is not None and value <= meta["above"]:
@@ -97,7 +113,55 @@ def _fault(field: dataclasses.Field[Any], value: Any) -> str:
         return f"is below {meta['at_least']:g}"
     if meta["at_most"] is not None and value > meta["at_most"]:
         return f"is above {meta['at_most']:g}"
+    return "" if meta["check"] is None else str(meta["check"](value))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number above all floating-point ones
+        return False
+
+
+def _why(value: Any, kind: str) -> str:
+    """What YAML may have made of what was written."""
+    if value is None:
+        return "; leave the line out for the default"
+    if isinstance(value, bool) and kind == "str":
+        return "; unquoted, yes, no, on, off, true and false are no text: put it in quotes"
+    if isinstance(value, (int, float)) and kind == "str":
+        return "; put it in quotes"
     return ""
+
+
+def not_plain(value: Any, path: str = "") -> str:
+    """Why a value cannot go to other processes as JSON and come back the same, or an empty string."""
+    where = f"holds, under {path}," if path else "is"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return f"{where} a mapping with the key {shown(key)}, which is no text; put it in quotes"
+            if fault := not_plain(item, f"{path}.{key}" if path else key):
+                return fault
+        return ""
+    if isinstance(value, (list, tuple)):
+        return next((fault for i, item in enumerate(value) if (fault := not_plain(item, f"{path}[{i}]"))), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where} {value}, which is not finite"
+    if value is None or isinstance(value, (str, bool, float)) or (isinstance(value, int) and abs(value) <= LARGEST):
+        return ""
+    return f"{where} {shown(value)}, which is neither text nor number"
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as YAML writes it where Python differs, and not longer than a line."""
+    if value is None:
+        return "null"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def unknown_key(path: str, known: Iterable[str]) -> str:
@@ -135,19 +199,19 @@ def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        return cls(), [f"{path.rstrip('.') or 'the document'}: {data!r} is not a mapping of keys to values"]
+        return cls(), [f"{path.rstrip('.') or 'the document'}: {shown(data)} is not a mapping of keys to values"]
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key, value in data.items():
-        field = fields.get(key)
+        field = fields.get(key) if isinstance(key, str) else None
         if field is None:
-            problems.append(unknown_key(f"{path}{key}", known))
+            problems.append(unknown_key(f"{path}{key if isinstance(key, str) else shown(key)}", known))
         elif dataclasses.is_dataclass(hints[key]):
             values[key], more = read(hints[key], value, f"{path}{key}.", known)
             problems += more
         elif fault := _fault(field, value):
             hint = f"allowed: {allowed(field)}; default {default_of(field)!r}"
-            problems.append(f"{path}{key}: {value!r} {fault} ({hint})")
+            problems.append(f"{path}{key}: {shown(value)} {fault} ({hint})")
         else:
             values[key] = float(value) if _kind(field) == "float" else value
     result = cls(**values)

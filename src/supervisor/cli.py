@@ -41,6 +41,9 @@ def _dispatch(words: list[str], root: str | None) -> int:
         print(overview())
         return 0 if words else 2
     name = words[0]
+    if name in ("-V", "--version"):
+        print(f"tandem {package_version()}")
+        return 0
     if name not in COMMANDS:
         return _unknown(name)
     module_name, needs, _ = COMMANDS[name]
@@ -56,25 +59,34 @@ def _dispatch(words: list[str], root: str | None) -> int:
 
 
 def _run(module: ModuleType, options: object) -> int:
-    from ..shared.errors import ConfigError, TandemError
+    from ..shared.errors import ConfigError, InstanceNameError, TandemError
     from ..shared.segments import check_instance
 
     try:
-        check_instance(getattr(options, "instance", None) or "default")
-    except ValueError as error:
-        print(f"ctl: {error}", file=sys.stderr)
-        return 2
-    try:
+        name = getattr(options, "instance", None)
+        check_instance("default" if name is None else name)
         status: int = module.run(options)
         return status
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except InstanceNameError as error:
+        print(f"ctl: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         raise
     except (TandemError, OSError) as error:
-        print(f"ctl: {error}", file=sys.stderr)
+        print(f"ctl: {error if _has_working_folder() else 'the working folder was removed; change to another'}",
+              file=sys.stderr)  # fmt: skip
         return 1
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _load(module_name: str) -> ModuleType:
@@ -152,9 +164,15 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def package_version() -> str:
+    """The version of the package, which `./ctl` does not import: its `tandem` is made without running anything."""
+    with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "__init__.py"), encoding="utf-8") as file:
+        return next(line.split('"')[1] for line in file if line.startswith("__version__"))
+
+
 def overview() -> str:
     """The help of ctl itself."""
-    lines = ["usage: ctl COMMAND [OPTIONS]", "", "commands:"]
+    lines = ["usage: ctl COMMAND [OPTIONS]", "       ctl --version", "", "commands:"]
     lines += [f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items()]
     lines += ["", "`ctl COMMAND --help` shows its options, an example and the exit statuses."]
     return "\n".join(lines)

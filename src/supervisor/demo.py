@@ -19,7 +19,7 @@ from typing import Any
 from ..shared.config import Config, ContinuousTrainingConfig
 from ..shared.control import Control
 from ..shared.errors import SupervisorError
-from ..shared.processes import start_ticks
+from ..shared.processes import module_command, start_ticks
 from . import family
 from .logfile import tail
 from .supervisor import Supervisor
@@ -41,9 +41,9 @@ class Game:
     territories: int | None = None
     seed: int | None = None
 
-    def command(self, application: str, url: str) -> list[str]:
-        """The command line of the application's game client."""
-        command = [sys.executable, "-m", f"{application}.game_client", "--url", url, "--json"]
+    def command(self, application: str, url: str, folder: str) -> list[str]:
+        """The command line of the application's game client; it may lie in the configuration's `folder`."""
+        command = module_command(f"{application}.game_client", "--url", url, "--json", beside=folder)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None:
@@ -107,7 +107,9 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
     assert control is not None
     first, steps = control.get("version"), control.get("metrics.total_steps")
     output = folder / "game.log"
-    command = game.command(supervisor.config.application, f"ws://127.0.0.1:{supervisor.port}/ws")
+    command = game.command(
+        supervisor.config.application, f"ws://127.0.0.1:{supervisor.port}/ws", supervisor.config.folder
+    )
     with output.open("wb") as file:
         client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     ticks = start_ticks(client.pid)

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 
+from ..shared.processes import module_command
+
 FOLDER = ".venv"
 PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
 OLDEST, NEWEST = (3, 10), (3, 13)
@@ -28,7 +30,8 @@ def enter(root: str, words: list[str], tests: bool = False) -> int:
         print(f"ctl: {error}", file=sys.stderr)
         return 1
     sys.stdout.flush()
-    os.execv(python, [python, "-m", "tandem.supervisor", *words])
+    is_old = os.path.isdir(os.path.join(root, FOLDER, "lib", "python3.10"))
+    os.execv(python, module_command("tandem.supervisor", *words, python=python, is_old=is_old))
 
 
 class SetupFailed(Exception):
@@ -86,19 +89,20 @@ def _set_up(root: str, python: str, missing: list[str]) -> None:
         steps += 1
         base = find_python()
         _say(f"[{step}/{steps}] making {FOLDER} with {base}")
-        _call([base, "-m", "venv", "--clear", os.path.join(root, FOLDER)], "install the system's python3-venv package")
+        _call(
+            [base, "-I", "-m", "venv", "--clear", os.path.join(root, FOLDER)],
+            "install the system's python3-venv package",
+        )
         step += 1
     for name in missing:
         _say(f"[{step}/{steps}] installing the packages of {name}" + (" (torch is large)" if step < 3 else ""))
-        _call(
-            [python, "-m", "pip", "install", "--disable-pip-version-check", "-r", os.path.join(root, name)],
-            "see pip's message above",
-        )
+        words = ["install", "--disable-pip-version-check", "-r", os.path.join(root, name)]
+        _call([python, "-I", "-m", "pip", *words], "see pip's message above")
         step += 1
     if "requirements.lock" in missing:
         _say(f"[{step}/{steps}] installing Tandem itself")
         _call(
-            [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
+            [python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
              "--no-deps", "--no-build-isolation", "--editable", root],
             "see pip's message above",
         )  # fmt: skip
@@ -130,7 +134,7 @@ def _works(python: str) -> bool:
     """True if this interpreter starts, has a supported version and can make environments."""
     test = f"import sys, venv, ensurepip; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
     try:
-        return subprocess.run([python, "-c", test], stdout=-3, stderr=-3, check=False).returncode == 0
+        return subprocess.run([python, "-I", "-c", test], stdout=-3, stderr=-3, check=False).returncode == 0
     except OSError:
         return False
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..shared.config import Config
 from ..shared.control import Control
 from ..shared.errors import ForeignFile, SegmentError
+from ..shared.processes import module_command
 from ..shared.segments import FOLDER, list_segments
 from . import lock, view
 
@@ -76,7 +77,7 @@ def _versions() -> Iterator[Finding]:
 
 def needed(path: str | None) -> int | str:
     """Bytes that the configuration needs in shared memory, or why that cannot be told."""
-    command = [sys.executable, "-m", "tandem.supervisor.needs"] + ([] if path is None else ["--config", path])
+    command = module_command("tandem.supervisor.needs", *([] if path is None else ["--config", path]))
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         return result.stderr.strip() or f"status {result.returncode}"

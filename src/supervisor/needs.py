@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--config", default=None)
     options = parser.parse_args()
     try:
-        print(needed_bytes(load(options.config)))
+        print(needed_bytes(load(options.config, must_exist=True)))
     except TandemError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from ..shared.processes import leave_working_folder
+
+if __name__ == "__main__":
+    leave_working_folder()  # before anything else is imported
+
 import argparse
 import logging
 import os
@@ -29,7 +34,7 @@ def warm_up(trainer: ContinuousTrainer) -> None:
     """Run one step on another model: the first step of a process imports and allocates for about 100 ms."""
     model = trainer.instance.build_model().model.to(trainer.device)
     heads: tuple[ActionHead, ...] = trainer.instance.application.heads
-    learner = load_learner(trainer.config.learner)(model, heads, trainer.config)
+    learner = load_learner(trainer.config.learner, trainer.instance.config.folder)(model, heads, trainer.config)
     rows, device = trainer.config.batch_size, trainer.device
     batch = Batch(
         observations=torch.zeros(rows, trainer.instance.records.features, device=device),

@@ -355,7 +355,7 @@ class ContinuousTrainer:
         self.flat.model.zero_grad(set_to_none=True)
 
     def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self.config.learner)(
+        learner: Learner = load_learner(self.config.learner, self.instance.config.folder)(
             self.flat.model, self.instance.application.heads, self.config
         )
         return learner

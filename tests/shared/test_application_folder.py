@@ -11,14 +11,14 @@ from tandem.shared.errors import ApplicationError
 
 
 def test_a_module_beside_the_configuration_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It need not be installed; one that can be imported already goes first."""
+    """It need not be installed; a file of the name of a library shadows nothing and is refused by name."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "application_beside", raising=False)
     (tmp_path / "application_beside.py").write_text(
         "def create(settings, folder):\n    return folder\n", encoding="utf-8"
     )
-    (tmp_path / "json.py").write_text("raise AssertionError('the installed one goes first')\n", encoding="utf-8")
+    (tmp_path / "json.py").write_text("raise AssertionError('it shadows nothing')\n", encoding="utf-8")
     assert load_application("application_beside", {}, tmp_path) == tmp_path
     monkeypatch.delitem(sys.modules, "application_beside")
-    with pytest.raises(ApplicationError, match="create"):
+    with pytest.raises(ApplicationError, match=r"json\.py beside"):
         load_application("json", {}, tmp_path)

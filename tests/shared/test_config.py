@@ -29,6 +29,9 @@ def test_a_missing_file_means_defaults(tmp_path: Path) -> None:
     missing = load(tmp_path / "none.yaml")
     assert missing.trainer == ContinuousTrainingConfig()
     assert missing.folder == str(tmp_path)
+    assert ContinuousTrainingConfig.load(tmp_path / "none.yaml") == ContinuousTrainingConfig()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load(tmp_path / "none.yaml", must_exist=True)
 
 
 def test_an_empty_file_means_defaults(tmp_path: Path) -> None:
@@ -133,3 +136,28 @@ def test_no_floating_point_number_is_read_as_infinite() -> None:
     for value in (float("inf"), float("nan")):
         with pytest.raises(ConfigError):
             parse({"trainer": {"learning_rate": value}}, "test")
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "trainer: &x {a: *x}\n", "a: 1\n---\nb: 2\n", "trainer:\n\tb: 1\n"])
+def test_what_would_be_misread_is_refused_with_its_place(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strict loading raises it; a lenient one logs it and takes every default."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="line"):
+        load(path)
+    with caplog.at_level(logging.ERROR):
+        assert load(path, strict=False).trainer == ContinuousTrainingConfig()
+    assert len(caplog.records) == 1
+
+
+def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    """`1e-3` is a number and `0640` is a mode."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "trainer: {learning_rate: 1e-3}\nsupervisor: {mode: 0640}\ninference:\n  host: ::1\n", encoding="utf-8"
+    )
+    config = load(path)
+    assert config.trainer.learning_rate == 0.001
+    assert (config.supervisor.mode, config.inference.host) == ("0640", "::1")

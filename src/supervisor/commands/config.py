@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...shared.config import PLAN_KEYS, Config, load, parse, read_reloaded
+from ...shared.config import PLAN_KEYS, Config, load, parse, read_reloaded, read_yaml
 from ...shared.errors import SupervisorError
 from .. import view
 from .up import config_path
@@ -82,9 +82,7 @@ def given_paths(path: str | None) -> set[str]:
     """Dotted paths of the settings that a (valid) file gives."""
     if path is None or not Path(path).is_file():
         return set()
-    import yaml  # here, so that the help needs no package
-
-    data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    data = read_yaml(Path(path))[0] or {}
     names = {name for name, _ in flatten(data)} | {"settings"} & set(data)
     return {f"trainer.{name}" if name in PLAN_KEYS else name for name in names}
 

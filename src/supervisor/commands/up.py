@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...shared.config import Config, load
-from ...shared.errors import SupervisorError, TandemError
+from ...shared.errors import ConfigError, SupervisorError, TandemError
 from ...shared.logs import configure_logging
 from ...shared.ownership import be_private, own_folder, users_umask
+from ...shared.processes import module_command
 from ...shared.segments import refuse_foreign
 from .. import lock
 from ..logfile import LogFile, tail
@@ -77,10 +78,13 @@ def absolute(path: str | None) -> str:
 
 
 def config_path(asked: str | None) -> str | None:
-    """The configuration file to read: what was asked for, else the default one if it is there."""
+    """The configuration file to read: what was asked for, else the default one if it is there.
+
+    Raises ConfigError if what was asked for is not there.
+    """
     if asked is not None:
         if not os.path.exists(asked):
-            print(f"ctl: {asked} does not exist; every setting takes its default", file=sys.stderr)
+            raise ConfigError(asked, ["there is no such file"])
         return asked
     return DEFAULT_CONFIG if os.path.exists(DEFAULT_CONFIG) else None
 
@@ -127,7 +131,7 @@ def _open(output: LogFile) -> int:
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
     host = supervisor.config.inference.host
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return {
         "instance": supervisor.instance,
         "adopted": supervisor.adopted,
@@ -177,8 +181,7 @@ def _detach(options: argparse.Namespace, path: str | None, config: Config) -> in
     descriptor = _open(output)
     start = output.size()
     answer, report = os.pipe()
-    command = [sys.executable, "-m", "tandem.supervisor", "up", "--instance", options.instance]
-    command += ["--report", str(report)]
+    command = module_command("tandem.supervisor", "up", "--instance", options.instance, "--report", str(report))
     command += ["--fresh"] if options.fresh else []
     command += [] if path is None else ["--config", path]
     command += [] if options.port is None else ["--port", str(options.port)]

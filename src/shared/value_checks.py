@@ -1,0 +1,66 @@
+"""What is wrong with a text setting beyond being a text: each function answers in words, or with an empty text.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import keyword
+import re
+import shlex
+
+_NOTHING = ("none", "null", "nil", "~")
+_LABEL = "[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
+
+
+def module(value: str) -> str:
+    """A module's dotted name, such as `shop.lights`."""
+    good = all(part.isidentifier() and not keyword.iskeyword(part) for part in value.split("."))
+    if good and value.lower() not in _NOTHING:
+        return ""
+    return "is not a module name such as 'lights' or 'shop.lights' (without .py)"
+
+
+def learner(value: str) -> str:
+    """A module and what to take of it."""
+    name, colon, attribute = value.partition(":")
+    return "" if colon and not module(name) and attribute.isidentifier() else "is not of the form module:attribute"
+
+
+def folder(value: str) -> str:
+    """A folder's path."""
+    if not value.strip():
+        return "names no folder"
+    if value.strip().lower() in _NOTHING:
+        return "is no folder's name; leave the line out for the default"
+    return ""
+
+
+def command(value: str) -> str:
+    """A command line as a POSIX shell splits it, `none`, or nothing."""
+    stripped = value.strip()
+    if stripped.lower() in _NOTHING and stripped != "none":
+        return "is not a command; write none, in small letters, for servers that attach by themselves"
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        return f"cannot be split into words: {str(error).lower()}"
+    if stripped and not (words and words[0]):
+        return "begins with an empty word where the program should be"
+    return ""
+
+
+def host(value: str) -> str:
+    """An address or a host's name; empty for all addresses."""
+    if value.startswith("[") and value.endswith("]"):
+        return "is an address in brackets; leave them out"
+    if value.strip().lower() in _NOTHING:
+        return "is no address; leave the line out for the default"
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if value and (not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value)):
+            return "is neither an address such as 127.0.0.1 or ::1 nor a host's name; the port is a setting of its own"
+    return ""
