@@ -20,6 +20,7 @@ from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
 from ..shared.segments import instance_name
+from .access import read_token
 from .engine import Engine
 from .guarded import GuardedConfig, GuardedHttp
 from .listener import Listener, raise_descriptor_limit
@@ -98,7 +99,9 @@ def listen(host: str, port: int, write_timeout: float) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        raise TandemError(f"inference.host, inference.port: cannot listen on {authority(host, port)}: {error}") from error
+        raise TandemError(
+            f"inference.host, inference.port: cannot listen on {authority(host, port)}: {error}"
+        ) from error
     # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -153,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
+        token = read_token()
         raise_descriptor_limit()
         # One decision is too small to share among threads, and the trainer wants the other cores.
         torch.set_num_threads(1)
@@ -161,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         quiet_libraries()
-        service = Service(engine)
+        service = Service(engine, token=token)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
         server = BundledServer(service, listener)
         if not asked:
