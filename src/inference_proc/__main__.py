@@ -50,6 +50,7 @@ class BundledServer(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(limits.shutdown_timeout)),
         )
         super().__init__(config)
+        quiet_libraries()
         self._service = service
         self._listener = listener
         self._accepting = Listener(listener, config, self.server_state.connections)
@@ -164,7 +165,6 @@ def main(arguments: list[str] | None = None) -> int:
         if engine is None:
             return 0
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        quiet_libraries()
         service = Service(engine, token=token)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
         server = BundledServer(service, listener)

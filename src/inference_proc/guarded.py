@@ -260,6 +260,8 @@ class GuardedHttp(H11Protocol):
         super().on_response_complete()
         if self._unread:
             self._go_on()
+        elif self.conn.trailing_data[0]:
+            self._watch()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """The connection is a WebSocket from here on."""
