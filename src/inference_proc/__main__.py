@@ -26,6 +26,7 @@ from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
 from ..shared.ownership import be_private
 from ..shared.segments import instance_name
+from .access import read_token
 from .engine import Engine
 from .guarded import GuardedConfig, GuardedHttp
 from .listener import Listener, raise_descriptor_limit
@@ -55,6 +56,7 @@ class BundledServer(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(limits.shutdown_timeout)),
         )
         super().__init__(config)
+        quiet_libraries()
         self._service = service
         self._listener = listener
         self._accepting = Listener(listener, config, self.server_state.connections)
@@ -160,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
+        token = read_token()
         raise_descriptor_limit()
         # One decision is too small to share among threads, and the trainer wants the other cores.
         torch.set_num_threads(1)
@@ -168,8 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        quiet_libraries()
-        service = Service(engine)
+        service = Service(engine, token=token)
         listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
         server = BundledServer(service, listener)
         if not asked:

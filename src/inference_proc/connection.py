@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from ..shared.rate_limit import RateLimit
-from .access import Access
+from .access import Access, deny
 from .connections import Connection, Connections
 from .handler import MessageHandler
 from .limits import ALLOWANCE, Allowance, Limits
@@ -43,12 +43,13 @@ class WebSocketEndpoint:
         """Serve one connection until either side goes away."""
         client_id = scope.get("path_params", {}).get("client_id")
         if not self._access.allows_origin(scope):
-            return await _deny(scope, send, 403, "this origin may not connect")
-        if client_id is not None and not 0 < len(client_id) <= self._limits.client_id_length:
-            return await _deny(scope, send, 400, f"a client id has at most {self._limits.client_id_length} characters")
+            return await deny(scope, send, 403, "this origin may not connect")
+        most = self._limits.client_id_length
+        if client_id is not None and not (0 < len(client_id) <= most and client_id.isprintable()):
+            return await deny(scope, send, 400, f"a client id has at most {most} characters, all of them printable")
         connection = self._connections.open(client_id, _peer(scope))
         if connection is None:
-            return await _deny(scope, send, 503, "too many connections")
+            return await deny(scope, send, 503, "too many connections")
         connection.trusted = self._access.may_change(scope)
         try:
             # The bundled server has counted the frames that are no messages (guarded.py); another counts none.
@@ -124,13 +125,3 @@ def _text(frame: bytes) -> Message:
 def _peer(scope: Scope) -> str:
     client: Any = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
-
-
-async def _deny(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Refuse the handshake, with an HTTP status if the server can send one."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": text})
-        return
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": text.encode()})

@@ -33,7 +33,6 @@ _SMALL = 256
 _FRAMES_PER_TURN = 16
 _MESSAGES_QUEUED = 4
 """Messages parsed ahead of the application, which answers as many in a turn."""
-_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 _warn = RateLimit(10.0)
 
@@ -201,7 +200,6 @@ class GuardedHttp(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._unread = bytearray()
         self._turn: asyncio.Handle | None = None
-        self._is_silent = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The clock starts before the first byte."""
@@ -220,7 +218,6 @@ class GuardedHttp(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        self._is_silent = False
         if len(data) <= _SMALL and not self._unread:
             super().data_received(data)
             self._watch()
@@ -242,7 +239,7 @@ class GuardedHttp(H11Protocol):
             del self._unread[:size]
             super().data_received(piece)
             if self.transport.get_protocol() is not self:
-                return  # a WebSocket now
+                return  # it is a WebSocket now
             if state is h11.SEND_BODY and not is_whole:
                 self._go_on()
                 break
@@ -263,6 +260,8 @@ class GuardedHttp(H11Protocol):
         super().on_response_complete()
         if self._unread:
             self._go_on()
+        elif self.conn.trailing_data[0]:
+            self._watch()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """The connection is a WebSocket from here on."""
@@ -273,7 +272,8 @@ class GuardedHttp(H11Protocol):
     def _watch(self) -> None:
         """Set the clock when headers or a body are awaited, and stop it when they are there."""
         state = self.conn.their_state
-        if state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
+        is_over = self.transport.is_closing() or self.transport.get_protocol() is not self
+        if is_over or state not in (h11.IDLE, h11.SEND_BODY):
             self._stop_watching()
         elif state is not self._awaited:
             self._stop_watching()
@@ -291,8 +291,4 @@ class GuardedHttp(H11Protocol):
     def _give_up(self) -> None:
         """The request did not come in time."""
         self._stop_watching()
-        if self.transport.is_closing():
-            return
-        if not self._is_silent and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_TIMED_OUT)
         self.transport.close()

@@ -6,17 +6,32 @@ own gets `GenericHandler`.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
+from ..shared.application import ActionHead, Application
 from ..shared.batcher import Batcher
-from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_request, write_error, write_reply
+from ..shared.envelope import (
+    BadFrame,
+    Code,
+    MessageStatistics,
+    Request,
+    read_fields,
+    read_request,
+    write_error,
+    write_reply,
+)
+from ..shared.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .static import StaticEngine
+
+log = logging.getLogger(__name__)
 
 
 class Client(Protocol):
@@ -69,7 +84,10 @@ class _Reward(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A decision in plain numbers; `action` holds one choice for each head."""
+    """A decision in plain numbers; `action` holds one choice for each head, `labels` its label, null if it has none.
+
+    Without `labels` no head has any.
+    """
 
     key: str
     action: tuple[int, ...]
@@ -79,9 +97,13 @@ class _Answer(msgspec.Struct):
     reason: str
     expectedReward: float
     modelVersion: int
+    labels: tuple[str | None, ...] | UnsetType = UNSET
 
 
 _LONGEST_KEY = 256
+_LARGEST = float(np.finfo(np.float32).max)
+_PLAIN_ENCODE = Application.__dataclass_fields__["encode"].default
+_NUMBERS = frozenset({int, float})
 
 
 class GenericHandler:
@@ -89,7 +111,7 @@ class GenericHandler:
 
     `{"type":"decide","key":"k","observation":[..]}` is answered with a `decision`,
     `{"type":"reward","key":"k","value":0.5}` with a `reward_response`. The
-    fields may also stand in `data`. Keys belong to the instance, not to a connection.
+    fields may also stand in `data`. Keys belong to the instance, not to a connection. docs/protocol.md has the rest.
     """
 
     supported: tuple[str, ...] = ("decide", "reward", "ping")
@@ -97,7 +119,10 @@ class GenericHandler:
     def __init__(self, engine: Engine | StaticEngine) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
-        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch)
+        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch, engine.forget)
+        self._heads = engine.application.heads
+        self._has_labels = any(head.labels for head in self._heads)
+        self._warn = RateLimit(10.0)
 
     def connected(self, client: Client) -> bytes | None:
         """No greeting."""
@@ -142,49 +167,90 @@ class GenericHandler:
         if request.type == "ping":
             return "pong", {"modelVersion": self.engine.model_version}
         if request.type == "decide":
-            decide = self._fields(request, frame, _Decide)
-            self._check(decide.observation)
-            decision = await self._batcher.decide(decide.key, decide.observation)
-            return "decision", _Answer(
-                decision.key,
-                decision.action,
-                decision.probability,
-                decision.head_probabilities,
-                decision.send,
-                decision.reason,
-                decision.expected_reward,
-                decision.version,
-            )
+            return "decision", await self._decide(self._fields(request, frame, _Decide))
         if request.type == "reward":
-            reward = self._fields(request, frame, _Reward)
-            return "reward_response", {"key": reward.key, "matched": self.engine.reward(reward.key, reward.value)}
-        raise BadFrame("VALIDATION_ERROR", f"unknown type {request.type[:64]!r}")
+            return "reward_response", self._reward(self._fields(request, frame, _Reward))
+        raise BadFrame("VALIDATION_ERROR", f"type: {request.type[:64]!r} is unknown")
+
+    async def _decide(self, decide: _Decide) -> _Answer:
+        self._check(decide.observation)
+        try:
+            decision = await self._batcher.decide(decide.key, decide.observation)
+        except ValueError as error:
+            raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
+        except Exception as error:
+            self._warn.exception(log, "an observation could not be decided")
+            raise BadFrame("NN_NOT_AVAILABLE", "the policy could not decide for this observation") from error
+        return _Answer(
+            decision.key,
+            decision.action,
+            decision.probability,
+            decision.head_probabilities,
+            decision.send,
+            decision.reason,
+            decision.expected_reward,
+            decision.version,
+            _labels(self._heads, decision.action) if self._has_labels else UNSET,
+        )
+
+    def _reward(self, reward: _Reward) -> dict[str, Any]:
+        if not abs(reward.value) <= _LARGEST:
+            raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{_LARGEST:g})")
+        try:
+            matched = self.engine.reward(reward.key, reward.value)
+        except ValueError as error:
+            raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
+        return {"key": reward.key, "matched": matched}
 
     def _check(self, observation: Any) -> None:
-        """Raises BadFrame if the application cannot make its features of the observation."""
+        """Raises BadFrame, naming the feature, if the application cannot make its features of the observation."""
         application = self.engine.application
+        if application.encode is _PLAIN_ENCODE:
+            return _check_numbers(observation, application.features)
         try:
             with np.errstate(all="ignore"):
                 features = application.encode(observation)
-            shape, is_finite = features.shape, bool(np.isfinite(features).all())
+            shape, finite = features.shape, np.isfinite(features)
         except Exception as error:
             raise BadFrame("VALIDATION_ERROR", f"observation: {str(error)[:200]}") from error
         if shape != (len(application.features),):
             raise BadFrame(
                 "VALIDATION_ERROR", f"observation: has the shape {shape}, not ({len(application.features)},)"
             )
-        if not is_finite:
-            raise BadFrame("VALIDATION_ERROR", "observation: a number is missing or too large")
+        if not finite.all():
+            name = application.features[int(finite.argmin())]
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is missing or too large")
 
     @staticmethod
     def _fields(request: Request, frame: str | bytes, kind: type[Any]) -> Any:
         """The fields of a request, from `data` or from the top of the frame."""
-        try:
-            fields = (
-                msgspec.json.decode(frame, type=kind) if request.data is None else msgspec.convert(request.data, kind)
-            )
-        except msgspec.ValidationError as error:
-            raise BadFrame("VALIDATION_ERROR", str(error)) from None
+        if request.data is None:
+            fields = read_fields(frame, kind)
+        else:
+            try:
+                fields = msgspec.convert(request.data, kind)
+            except ValueError as error:
+                raise BadFrame("VALIDATION_ERROR", f"data: {error}") from None
         if len(fields.key) > _LONGEST_KEY:
             raise BadFrame("VALIDATION_ERROR", f"key: is longer than {_LONGEST_KEY} characters")
+        if "\0" in fields.key:
+            raise BadFrame("VALIDATION_ERROR", "key: holds a NUL character")
         return fields
+
+
+def _labels(heads: tuple[ActionHead, ...], action: tuple[int, ...]) -> tuple[str | None, ...]:
+    return tuple([head.labels[choice] if head.labels else None for head, choice in zip(heads, action, strict=True)])
+
+
+def _check_numbers(observation: Any, features: tuple[str, ...]) -> None:
+    """Raises BadFrame, naming the feature, unless `observation` is a list with one number for each of `features`."""
+    if type(observation) is not list or len(observation) != len(features):
+        found = f"an array of {len(observation)}" if isinstance(observation, list) else type(observation).__name__
+        raise BadFrame("VALIDATION_ERROR", f"observation: must be an array of {len(features)} numbers, not {found}")
+    if _NUMBERS.issuperset(map(type, observation)) and max(map(abs, observation)) <= _LARGEST:
+        return
+    for name, value in zip(features, observation, strict=True):
+        if type(value) not in _NUMBERS:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} must be a number, not {type(value).__name__}")
+        if not abs(value) <= _LARGEST:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is too large (allowed: +-{_LARGEST:g})")

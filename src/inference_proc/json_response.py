@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 _encode = msgspec.json.Encoder().encode
@@ -38,12 +38,15 @@ class BadBody(ValueError):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises BadBody (413) as soon as more arrives."""
+    """The body, at most `limit` bytes. Raises BadBody (413) as soon as more arrives, 400 if the client goes away."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BadBody(413, f"the body is longer than {limit} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise BadBody(413, f"the body is longer than {limit} bytes")
+    except ClientDisconnect:
+        raise BadBody(400, "the body is incomplete") from None
     return bytes(body)
 
 

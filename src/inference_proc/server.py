@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from .access import Access, read_token
+from .access import Access, AllowedHosts, read_token
 from .connection import WebSocketEndpoint
 from .connections import Connections
 from .dashboard import Dashboard
@@ -59,7 +59,10 @@ class Service:
         self.engine = engine
         self.limits = limits or Limits.of(config.inference)
         self.access = Access(
-            config.inference.host, config.inference.allowed_origins, read_token() if token is None else token
+            config.inference.host,
+            config.inference.allowed_origins,
+            read_token() if token is None else token,
+            config.inference.allowed_hosts,
         )
         self.connections = Connections(self.limits.connections)
         self.gpu = trains_on_gpu(config.trainer.device)
@@ -147,7 +150,11 @@ class Service:
         app = Starlette(
             routes=routes,
             # Level 1: a history shrinks to a third in about a millisecond. It leaves event streams alone.
-            middleware=[cors, Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)],
+            middleware=[
+                Middleware(AllowedHosts, self.access),
+                cors,
+                Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1),
+            ],
             exception_handlers={HTTPException: _http_error, Exception: _failure},
             lifespan=self._lifespan,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ NOWHERE = -1
 """The chunk of an entity that counts for totals and is placed nowhere."""
 
 _CHUNK_LIMIT = 1 << 31
+_LARGEST = 3.4e38
 
 
 class ObservationError(TandemError, ValueError):
@@ -62,7 +62,7 @@ def parse_observation(data: Mapping[str, Any]) -> Observation:
     """Check the `data` object of an `observation_data` frame, in the browser's or the simulator's dialect.
 
     Entities are never refused: a bad one counts in the total and gets chunk -1. Numbers that are missing, not
-    finite or not numbers count as 0. An optional field of the wrong type counts as absent.
+    finite as float32 or not numbers count as 0. An optional field of the wrong type counts as absent.
 
     Raises ObservationError naming the first required field that is missing or has the wrong type.
     """
@@ -127,13 +127,9 @@ def _refused(data: Mapping[str, Any], field: str, wanted: str) -> ObservationErr
 
 
 def _number(value: Any) -> float:
-    if type(value) is float:
-        return value if isfinite(value) else 0.0
-    if type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            return 0.0
+    # False for NaN, and exact for whole numbers of any size. Rewards and contexts hold numbers as float32.
+    if (type(value) is float or type(value) is int) and -_LARGEST <= value <= _LARGEST:
+        return float(value)
     return 0.0
 
 

@@ -18,7 +18,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..shared.batcher import Batcher
-from ..shared.envelope import BadFrame, Code, MessageStatistics, Request, read_request, write_error, write_reply
+from ..shared.envelope import (
+    BadFrame,
+    Code,
+    MessageStatistics,
+    Request,
+    read_fields,
+    read_request,
+    write_error,
+    write_reply,
+)
 from ..shared.rate_limit import RateLimit
 from ..shared.stats import training_stats
 from . import replies, wire
@@ -52,7 +61,7 @@ class QueenProtocol:
     def __init__(self, engine: Any, source: ConfigSource) -> None:
         self.engine = engine
         self.statistics = MessageStatistics()
-        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch)
+        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch, engine.forget)
         self._source = source
         self._reasons: Counter[str] = Counter()
         self._newest: tuple[Observation, Any] | None = None
@@ -158,10 +167,14 @@ class QueenProtocol:
         if len(seen.territory_id) > _LONGEST_TERRITORY:
             raise BadFrame("VALIDATION_ERROR", f"data.territoryId: is longer than {_LONGEST_TERRITORY} characters")
         # A client id from the path holds no slash, so that no two pairs make the same key.
-        key = f"{client.id}/{seen.territory_id}"
+        # Keys hold no NUL: it becomes a character for private use, which no text has a meaning for.
+        territory_id = seen.territory_id.replace("\0", "\ue000")
+        key = f"{client.id}/{territory_id}"
         started = time.perf_counter()
         try:
-            decision = await self._batcher.decide(key, seen, seen.territory_id)
+            decision = await self._batcher.decide(key, seen, territory_id)
+        except ValueError as error:
+            raise BadFrame("VALIDATION_ERROR", f"data: {str(error)[:300]}") from error
         except Exception as error:
             self._warn.exception(log, "an observation could not be decided")
             raise BadFrame("NN_NOT_AVAILABLE", "the neural network could not decide") from error
@@ -184,10 +197,10 @@ class QueenProtocol:
     def _spawn_result(self, client: Any, frame: str | bytes) -> None:
         """The newest decision of this connection with that chunk and type was not executed."""
         try:
-            result = msgspec.json.decode(frame, type=wire.SpawnResult)
-        except msgspec.ValidationError as error:
+            result = read_fields(frame, wire.SpawnResult)
+        except BadFrame as error:
             self._warn.warning(log, "a spawn_result is ignored: %s", error)
-            raise BadFrame("VALIDATION_ERROR", str(error), None, "spawn_result") from None
+            raise BadFrame(error.code, str(error), None, "spawn_result") from None
         if result.success:
             return
         action = (result.spawnChunk, SPAWN_TYPES.index(result.spawnType))
@@ -308,5 +321,5 @@ def _data(request: Request, kind: type[T]) -> T:
     """The request's data as `kind`. Raises BadFrame naming the field that is missing or mistyped."""
     try:
         return msgspec.convert(_object(request), kind)
-    except msgspec.ValidationError as error:
+    except ValueError as error:
         raise BadFrame("VALIDATION_ERROR", f"data: {error}") from None

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 Generation = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
 Duration = Annotated[float, msgspec.Meta(ge=0)]
 DeathCause = Literal["protector_assault", "worker_infiltration", "coordinated_attack", "energy_depletion", "unknown"]
 
@@ -32,7 +33,7 @@ class ResetNn(msgspec.Struct):
 class Reconnect(msgspec.Struct):
     """The id under which the client was known."""
 
-    clientId: str
+    clientId: Name
 
 
 class Place(msgspec.Struct):
@@ -46,7 +47,7 @@ class Place(msgspec.Struct):
 class QueenDeath(msgspec.Struct):
     """A queen died."""
 
-    queenId: str
+    queenId: Name
     generation: Generation
     deathLocation: Place
     deathCause: DeathCause
@@ -55,7 +56,7 @@ class QueenDeath(msgspec.Struct):
 class QueenSuccess(msgspec.Struct):
     """A queen survived; `survivalTime` in seconds."""
 
-    queenId: str
+    queenId: Name
     generation: Generation
     survivalTime: Duration
 
@@ -70,7 +71,7 @@ class GameOutcome(msgspec.Struct):
 class LearningProgress(msgspec.Struct):
     """Whose progress is asked for."""
 
-    queenId: str
+    queenId: Name
 
 
 class SpawnDecision(msgspec.Struct):

@@ -170,6 +170,9 @@ class InferenceConfig:
     allowed_origins: list[str] = setting(
         ["http://localhost:3010", "http://localhost:8080"], "origins that browsers may call from"
     )
+    allowed_hosts: list[str] = setting(
+        [], "host names that requests may address the server by; empty: any. /health always answers"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from .errors import TandemError
+from .json_faults import Fault, find_fault, is_text
 
 Code = Literal[
     "VALIDATION_ERROR",
@@ -29,6 +30,8 @@ Code = Literal[
 
 RETRYABLE: frozenset[Code] = frozenset({"PROCESSING_ERROR", "INFERENCE_TIMEOUT", "CONNECTION_ERROR"})
 """Errors after which the same frame may succeed."""
+
+T = TypeVar("T")
 
 _LONGEST_ID = 256
 _LONGEST_TEXT = 300
@@ -79,34 +82,55 @@ def read_request(frame: str | bytes) -> Request:
     """The envelope of a frame.
 
     Raises BadFrame: DESERIALIZATION_ERROR if the frame is not JSON, VALIDATION_ERROR if it is not an object, has no
-    `type`, or a field of the envelope has the wrong type.
+    `type`, or a field of the envelope has the wrong type or is out of range. The text names the field.
     """
     try:
         request = _decode(frame)
-    except msgspec.ValidationError as error:
-        raise _invalid(frame, str(error)) from None
-    except RecursionError:
-        raise BadFrame("DESERIALIZATION_ERROR", "the frame is nested too deeply") from None
-    except ValueError as error:  # msgspec.DecodeError, UnicodeError
-        raise BadFrame("DESERIALIZATION_ERROR", f"the frame is not JSON: {str(error)[:_LONGEST_TEXT]}") from None
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+        raise _refused(frame, error) from None
     if request.messageId is not None and len(request.messageId) > _LONGEST_ID:
         raise BadFrame("VALIDATION_ERROR", f"messageId: is longer than {_LONGEST_ID} characters", None, request.type)
     return request
 
 
-def _invalid(frame: str | bytes, text: str) -> BadFrame:
-    """The refusal of a frame that is JSON and no valid envelope, with what can be rescued for the reply."""
+def read_fields(frame: str | bytes, kind: type[T]) -> T:
+    """The top level of a frame as `kind`. Raises BadFrame as `read_request` does."""
     try:
-        value = _decode_anything(frame)
-    except (ValueError, RecursionError):
-        # The typed decoder stops at the first mismatch, so the rest may not even be JSON.
-        return BadFrame("DESERIALIZATION_ERROR", "the frame is not JSON")
+        return msgspec.json.decode(frame, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise _refused(frame, error) from None
+
+
+def _refused(frame: str | bytes, error: Exception) -> BadFrame:
+    """The refusal of a frame that could not be decoded, with what can be rescued for the reply."""
+    if isinstance(error, RecursionError):
+        return BadFrame("DESERIALIZATION_ERROR", "the frame is nested too deeply")
+    text = str(error)[:_LONGEST_TEXT]
+    if isinstance(error, msgspec.ValidationError) and "out of range" not in text:
+        try:
+            value = _decode_anything(frame)
+        except (ValueError, RecursionError):
+            pass  # the typed decoder stops at the first mismatch: the rest may not even be JSON
+        else:
+            if not isinstance(value, dict):
+                text = f"the frame must be an object: {text}"
+            return BadFrame("VALIDATION_ERROR", text, *_rescue(value))
+    # Without a fault this parser is more lenient than the other, whose word counts.
+    fault = find_fault(frame) or Fault(text, isinstance(error, msgspec.ValidationError))
+    if fault.is_json:
+        return BadFrame("VALIDATION_ERROR", fault.text, *_rescue(fault.value))
+    message_id, _ = _rescue(fault.value)
+    return BadFrame("DESERIALIZATION_ERROR", f"the frame is not JSON: {fault.text}", message_id)
+
+
+def _rescue(value: Any) -> tuple[str | None, str | None]:
+    """The message id and the type of a frame, if it has them."""
     if not isinstance(value, dict):
-        return BadFrame("VALIDATION_ERROR", f"the frame must be an object: {text[:_LONGEST_TEXT]}")
+        return None, None
     message_id, kind = value.get("messageId"), value.get("type")
-    if not isinstance(message_id, str) or len(message_id) > _LONGEST_ID:
+    if not (isinstance(message_id, str) and len(message_id) <= _LONGEST_ID and is_text(message_id)):
         message_id = None
-    return BadFrame("VALIDATION_ERROR", text[:_LONGEST_TEXT], message_id, kind if isinstance(kind, str) else None)
+    return message_id, kind if isinstance(kind, str) else None
 
 
 def write_reply(kind: str, data: Any, message_id: str | None, client_id: str) -> bytes:
