@@ -21,12 +21,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from .errors import CheckpointError
+from .errors import CheckpointError, SpoiltCheckpoint
+from .finite import not_finite
 from .weights import FlatModel
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+ASIDE = "not-finite"
 _MODEL, _OPTIMISER, _MANIFEST = "model.safetensors", "optimiser.safetensors", "manifest.json"
 
 
@@ -65,9 +67,18 @@ class Checkpoint:
         if hashlib.sha256(data).hexdigest() != self.manifest["sha256"].get(name):
             raise CheckpointError(f"{self.folder / name}: its contents do not match the manifest's hash")
         try:
-            return load(data)
+            tensors = load(data)
         except SafetensorError as error:
             raise CheckpointError(f"{self.folder / name}: is not a safetensors file: {error}") from error
+        spoilt = set(not_finite(tensors)) - set(self.manifest.get("not_finite", {}).get(name, ()))
+        if spoilt:
+            raise SpoiltCheckpoint(f"{self.folder / name}: {min(spoilt)} has a value that is not finite")
+        return tensors
+
+    def check(self) -> None:
+        """Read both files: raises CheckpointError, naming what is wrong, if they cannot be used."""
+        self._read(_MODEL)
+        self._read(_OPTIMISER)
 
     def load_model(self, flat: FlatModel) -> None:
         """Copy the weights into a model. Raises CheckpointError naming the first difference; nothing is half-loaded."""
@@ -100,12 +111,15 @@ class CheckpointStore:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            hashes = {}
+            hashes, constants = {}, {}
             for name, tensors in ((_MODEL, model), (_OPTIMISER, optimiser)):
+                constants[name] = not_finite(tensors)
                 data = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
                 hashes[name] = hashlib.sha256(data).hexdigest()
                 _write(temporary / name, data)
             manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
+            # Constants such as a mask of -inf: whoever saves has made sure that nothing became so.
+            manifest["not_finite"] = {name: names for name, names in constants.items() if names}
             _write(temporary / _MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
             _sync_folder(temporary)
             self._discard(final)
@@ -137,16 +151,26 @@ class CheckpointStore:
         return found
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their hashes, or None."""
+        """The newest checkpoint whose files match their hashes and hold finite numbers, or None."""
         for checkpoint in reversed(self.all()):
             try:
-                checkpoint._read(_MODEL)
-                checkpoint._read(_OPTIMISER)
+                checkpoint.check()
             except CheckpointError as error:
                 log.error("%s; an older checkpoint is tried", error)
                 continue
             return checkpoint
         return None
+
+    def set_aside(self, checkpoint: Checkpoint) -> Path:
+        """Rename a checkpoint that cannot be used, so that it counts no more and can be looked at; its folder now."""
+        aside = checkpoint.folder.with_name(f"{checkpoint.folder.name}.{ASIDE}")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(checkpoint.folder, aside)
+        except OSError as error:
+            log.error("checkpoint %s cannot be set aside: %s", checkpoint.folder, error)
+            return checkpoint.folder
+        return aside
 
     def prune(self, keep: int, spare: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         """Remove all but the newest `keep` checkpoints and those whose version is in `spare`."""

@@ -113,6 +113,9 @@ _TRAINER: list[Field] = [
     ("metrics.guard_rollbacks", "u64", "rollbacks that the live guard made by itself"),
     ("trainer.config_revision", "u64", "reloads so far; above 0 config.json in the data folder is in force"),
     ("trainer.unsaved", "u64", "checkpoints in a row that could not be saved (0: the last one was)"),
+    ("metrics.clipped_rewards", "u64", "experiences whose reward lay outside the declared or learned range"),
+    ("metrics.left_out", "u64", "experiences not trained on: their numbers are absurd, or a step with them fails"),
+    ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),
