@@ -60,8 +60,8 @@ def main() -> int:
     trainer = ContinuousTrainer(instance.build_model(), ExperienceReplayBuffer(instance), config)
     if options.mode == "back_to_back_unpublished":
         private = Private(trainer.flat.flat, trainer.model_version)
-        trainer._publisher = private  # type: ignore[assignment]
-        trainer._slots = private  # type: ignore[assignment]
+        trainer.candidate.publisher = private  # type: ignore[assignment]
+        trainer.candidate.slots = private  # type: ignore[assignment]
     warm_up(trainer)
     signal.signal(signal.SIGTERM, lambda *_: trainer.request_stop())
     instance.control.set("trainer.ready", os.getpid())

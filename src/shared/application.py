@@ -7,6 +7,7 @@ an observation means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,9 @@ class Application:
     of its own. `gate_components` and `context_dtype` are those of the gate
     and the reward calculator (they fix the record's size before either is built). `failed_reward` is what an action
     earns that the client could not execute. `troubles()` says what is wrong with the application's own files while it
-    goes on without them; the server reports itself degraded then.
+    goes on without them; the server reports itself degraded then. `reward_range` (lowest, highest), if it is given,
+    says where actual rewards lie: what lies outside is trained on as the nearer end. Without it a range is learned from
+    the rewards seen, wide enough for anything but absurd numbers.
     """
 
     name: str
@@ -134,10 +137,19 @@ class Application:
     context_dtype: np.dtype[Any] | None = None
     failed_reward: float = -0.5
     troubles: Callable[[], list[str]] = list
+    reward_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.encode, PlainFeatures):
             object.__setattr__(self, "encode", PlainFeatures(self.features))
+        if self.reward_range is None:
+            return
+        low, high = self.reward_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ApplicationError(
+                f"application {self.name}: reward_range is {self.reward_range!r}; it must be two finite numbers, the "
+                "lower one first"
+            )
 
 
 def check_forward(model: torch.nn.Module, application: Application) -> None:

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .durable import SEAL, seal, set_aside, sync_folder, unseal, write_synced
-from .errors import CheckpointError
+from .errors import CheckpointError, SpoiltCheckpoint
+from .finite import not_finite
 from .weights import FlatModel
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,18 @@ class Checkpoint:
         if hashlib.sha256(data).hexdigest() != self.manifest["sha256"].get(name):
             raise CheckpointError(f"{self.folder / name}: its contents do not match the manifest's hash")
         try:
-            return load(data)
+            tensors = load(data)
         except SafetensorError as error:
             raise CheckpointError(f"{self.folder / name}: is not a safetensors file: {error}") from error
+        spoilt = set(not_finite(tensors)) - set(self.manifest.get("not_finite", {}).get(name, ()))
+        if spoilt:
+            raise SpoiltCheckpoint(f"{self.folder / name}: {min(spoilt)} has a value that is not finite")
+        return tensors
+
+    def check(self) -> None:
+        """Read both files: raises CheckpointError, naming what is wrong, if they cannot be used."""
+        self._read(_MODEL)
+        self._read(_OPTIMISER)
 
     def load_model(self, flat: FlatModel) -> None:
         """Copy the weights into a model. Raises CheckpointError naming the first difference; nothing is half-loaded."""
@@ -104,12 +114,15 @@ class CheckpointStore:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            hashes = {}
+            hashes, constants = {}, {}
             for name, tensors in ((_MODEL, model), (_OPTIMISER, optimiser)):
+                constants[name] = not_finite(tensors)
                 data = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
                 hashes[name] = hashlib.sha256(data).hexdigest()
                 write_synced(temporary / name, data)
             manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
+            # Constants such as a mask of -inf: whoever saves has made sure that nothing became so.
+            manifest["not_finite"] = {name: names for name, names in constants.items() if names}
             write_synced(temporary / _MANIFEST, seal(manifest))
             sync_folder(temporary)
             self._discard(final)
@@ -131,18 +144,17 @@ class CheckpointStore:
         return found
 
     def newest(self, repair: bool = False) -> Checkpoint | None:
-        """The newest checkpoint whose files match their hashes and whose weights are finite, or None.
+        """The newest checkpoint whose files match their hashes and hold finite numbers, or None.
 
-        With `repair` the damaged ones that are newer are set aside by name, else they are only named.
+        With `repair` those that cannot be used and are newer are set aside by name, else they are only named.
         """
         for path in reversed(self._folders()):
             try:
                 checkpoint = Checkpoint(path, read_manifest(path))
-                refuse_not_finite(checkpoint._read(_MODEL))
-                checkpoint._read(_OPTIMISER)
+                checkpoint.check()
             except CheckpointError as error:
                 if repair:
-                    set_aside(path, "damaged", str(error))
+                    set_aside(path, "not-finite" if isinstance(error, SpoiltCheckpoint) else "damaged", str(error))
                 else:
                     log.error("%s: %s; an older checkpoint is tried", path, error)
                 continue
@@ -205,10 +217,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"its manifest cannot be used ({error})") from error
     return dict(manifest)
-
-
-def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raises CheckpointError naming the first tensor with a value that is not finite."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{name} has a value that is not finite")

@@ -15,6 +15,7 @@ TandemError
 ├── ModelMismatch          a model's tensors are not those that the weights slots were made for
 ├── PolicyUnavailable      the weights changed under every forward pass (a model read in place)
 ├── CheckpointError        a checkpoint is unreadable or belongs to another model
+│   └── SpoiltCheckpoint   it holds a value that is not finite and should be
 └── SupervisorError        an instance could not be started, found or stopped
 """
 
@@ -119,6 +120,10 @@ class PolicyUnavailable(TandemError):
 
 class CheckpointError(TandemError):
     """A checkpoint cannot be read or does not belong to this model."""
+
+
+class SpoiltCheckpoint(CheckpointError):
+    """A checkpoint's model or learner has a value that is not finite, and was saved by mistake."""
 
 
 class SupervisorError(TandemError):

@@ -62,17 +62,20 @@ class Experience:
         """`training_reward` with the default weights."""
         return self.training_reward(ContinuousTrainingConfig())
 
-    def training_reward(self, config: ContinuousTrainingConfig) -> float:
+    def training_reward(self, config: ContinuousTrainingConfig, gated: bool = True) -> float:
         """The reward that the trainer uses.
 
         SEND: simulation_reward_weight * expected + actual_reward_weight * actual, or the expected reward while none
-        is known. WAIT: expected * wait_reward_multiplier.
+        is known; the actual one alone if the application has no gate (`gated` is false). WAIT: expected *
+        wait_reward_multiplier.
         """
         expected = self.expected_reward if math.isfinite(self.expected_reward) else WAIT_FLOOR
         if self.gate_decision == "WAIT":
             return expected * config.wait_reward_multiplier
         if self.actual_reward is None:
             return expected
+        if not gated:
+            return self.actual_reward
         return config.simulation_reward_weight * expected + config.actual_reward_weight * self.actual_reward
 
     @classmethod

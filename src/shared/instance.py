@@ -24,10 +24,11 @@ from safetensors.torch import load as load_safetensors
 
 from .application import Application, load_application
 from .arrays import create_array
-from .checkpoints import MAX_VERSION, CheckpointStore, load_tensors, refuse_not_finite
+from .checkpoints import MAX_VERSION, CheckpointStore, load_tensors
 from .config import Config, parse, read_reloaded
 from .control import Control
 from .errors import CheckpointError, LayoutMismatch, TandemError
+from .finite import became_not_finite
 from .keep import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
 from .mail import LETTER, outbox_rows
 from .model_check import checked_model
@@ -81,7 +82,8 @@ def create_instance(
     """
     check_instance(instance)
     application = load_application(config.application, config.settings, Path(config.folder))
-    flat = checked_model(application, config.trainer, functools.partial(seeded_model, application), other_process)
+    build = functools.partial(seeded_model, application)
+    flat = checked_model(application, config.trainer, build, other_process, config.folder)
     data_dir = (Path(config.data_dir) / instance).absolute()
     saved = load_saved(data_dir, flat)
     try:
@@ -212,9 +214,11 @@ def _load_kept(kept: Kept, flat: FlatModel) -> None:
         raise KeptUnusable(kept.folder, "damaged", f"no version above {MAX_VERSION} can be")
     try:
         tensors = load_safetensors(kept.read(WEIGHTS))
-        refuse_not_finite(tensors)
-    except (SafetensorError, CheckpointError) as error:
+    except SafetensorError as error:
         raise KeptUnusable(kept.folder, "damaged", f"{WEIGHTS}: {error}") from error
+    spoilt = became_not_finite(tensors, flat.state())
+    if spoilt is not None:
+        raise KeptUnusable(kept.folder, "not-finite", f"{WEIGHTS}: {spoilt} has a value that is not finite")
     try:
         load_tensors(flat, tensors, Path(WEIGHTS))
     except CheckpointError as error:

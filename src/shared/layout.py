@@ -132,6 +132,9 @@ _TRAINER: list[Field] = [
     ("trainer.abandoned_window", "u64", "newest decisions in which it was not taken"),
     ("trainer.abandoned_reward", "f64", "mean actual reward that it earned when it was taken last (NaN: none)"),
     ("trainer.recent_reward", "f64", "mean actual reward of the newest decisions that were sent (NaN: none)"),
+    ("metrics.clipped_rewards", "u64", "experiences whose reward lay outside the declared or learned range"),
+    ("metrics.left_out", "u64", "experiences not trained on: their numbers are absurd, or a step with them fails"),
+    ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .application import ActionHead
+from .application import MASKED, ActionHead
 from .config import ContinuousTrainingConfig
 from .errors import ApplicationError
 from .layout import HISTORY_COLUMNS
@@ -83,13 +83,32 @@ def load_learner(name: str, folder: Path | str = ".") -> Any:
     return learner
 
 
-def training_rewards(rows: NDArray[Any], config: ContinuousTrainingConfig) -> NDArray[np.float32]:
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """The logarithms of one head's probabilities, float32[B, n], from its logits float32[B, n].
+
+    A logit of -inf counts as MASKED: probability 0, and an entropy and gradients that are numbers.
+    """
+    return torch.log_softmax(logits.clamp_min(MASKED), dim=1)
+
+
+def copied_state(learner: Learner) -> dict[str, torch.Tensor]:
+    """A copy of the learner's state; nothing if it has none (some have none before their first step)."""
+    try:
+        return {name: tensor.clone() for name, tensor in learner.state().items()}
+    except (AttributeError, KeyError):
+        return {}
+
+
+def training_rewards(rows: NDArray[Any], config: ContinuousTrainingConfig, gated: bool = True) -> NDArray[np.float32]:
     """The reward each record is trained with: float32[n].
 
-    SEND: simulation_reward_weight * expected + actual_reward_weight * actual. WAIT: expected * wait_reward_multiplier.
+    SEND: simulation_reward_weight * expected + actual_reward_weight * actual; without a gate nobody expects anything,
+    and it is the actual reward. WAIT: expected * wait_reward_multiplier.
     """
     expected = rows["expected_reward"]
-    sent = config.simulation_reward_weight * expected + config.actual_reward_weight * rows["actual_reward"]
+    sent = rows["actual_reward"]
+    if gated:
+        sent = config.simulation_reward_weight * expected + config.actual_reward_weight * sent
     blocked = expected * config.wait_reward_multiplier
     return np.where(rows["decision"] == SEND, sent, blocked).astype(np.float32)
 

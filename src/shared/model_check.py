@@ -37,11 +37,13 @@ def checked_model(
     config: ContinuousTrainingConfig,
     build: Callable[[int], nn.Module],
     other_process: Witness | None = None,
+    folder: str = ".",
 ) -> FlatModel:
     """`build(config.seed)` in a flat buffer, if it is found to be what a model must be.
 
     Raises ApplicationError or ModelMismatch. Needs the memory of a second model and of the learner's state meanwhile.
-    With a witness another process is asked as well; this one is then taken to be used for nothing else.
+    With a witness another process is asked as well; this one is then taken to be used for nothing else. A learner of
+    the user's own may lie in `folder`.
     """
     module = build(config.seed)
     random, grad = torch.get_rng_state(), torch.is_grad_enabled()
@@ -50,7 +52,7 @@ def checked_model(
         flat = FlatModel(module)
         other = _build_again(build, -1 if config.seed < 0 else config.seed + 1, application)
         _check_two_builds(flat, other, application)
-        _Check(flat, FlatModel(other), application, config).run(other_process)
+        _Check(flat, FlatModel(other), application, config, folder).run(other_process)
     except ModelMismatch as error:
         raise ModelMismatch(f"application {application.name}: {error}") from error
     finally:
@@ -138,12 +140,18 @@ class _Check:
     """Two models with the same bytes, `first` to be published and `second` to be trained."""
 
     def __init__(
-        self, first: FlatModel, second: FlatModel, application: Application, config: ContinuousTrainingConfig
+        self,
+        first: FlatModel,
+        second: FlatModel,
+        application: Application,
+        config: ContinuousTrainingConfig,
+        folder: str,
     ) -> None:
         self.first = first
         self.second = second
         self.application = application
         self.config = config
+        self.folder = folder
         self.observations = [torch.zeros(2, len(application.features))]
 
     def run(self, other_process: Witness | None) -> None:
@@ -326,7 +334,7 @@ class _Check:
 
     def _train(self, own_process: bool) -> Trial:
         """Two steps of the configured learner on `second`, with decisions in between."""
-        learner = load_learner(self.config.learner)
+        learner = load_learner(self.config.learner, self.folder)
         trial = Trial(self.application, self.config, self.observations, lambda rows: self._logits(self.first, rows))
         before = {name: bool(torch.isfinite(value).all()) for name, value in self._trainable()}
 

@@ -17,7 +17,7 @@ import torch
 
 from ..shared.application import ActionHead
 from ..shared.errors import TandemError
-from ..shared.instance import Instance
+from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.ownership import be_private
@@ -31,20 +31,31 @@ log = logging.getLogger(__name__)
 
 
 def warm_up(trainer: ContinuousTrainer) -> None:
-    """Run one step on another model: the first step of a process imports and allocates for about 100 ms."""
-    model = trainer.instance.build_model().model.to(trainer.device)
+    """Run one step on a model of its own: the first step of a process imports and allocates for about 100 ms.
+
+    A step that fails on zeros says nothing about real observations: it is logged, and training begins all the same.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            _step_on_zeros(trainer)
+    except Exception:
+        log.warning("the first step, on an observation of zeros, failed", exc_info=True)
+
+
+def _step_on_zeros(trainer: ContinuousTrainer) -> None:
+    model = seeded_model(trainer.instance.application, 0).to(trainer.device)
     heads: tuple[ActionHead, ...] = trainer.instance.application.heads
     learner = load_learner(trainer.config.learner, trainer.instance.config.folder)(model, heads, trainer.config)
     rows, device = trainer.config.batch_size, trainer.device
-    batch = Batch(
-        observations=torch.zeros(rows, trainer.instance.records.features, device=device),
-        actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
-        rewards=torch.zeros(rows, device=device),
-        probabilities=torch.ones(rows, device=device),
-        sent=torch.ones(rows, dtype=torch.bool, device=device),
+    learner.step(
+        Batch(
+            observations=torch.zeros(rows, trainer.instance.records.features, dtype=torch.float32, device=device),
+            actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
+            rewards=torch.zeros(rows, dtype=torch.float32, device=device),
+            probabilities=torch.ones(rows, dtype=torch.float32, device=device),
+            sent=torch.ones(rows, dtype=torch.bool, device=device),
+        )
     )
-    with torch.enable_grad():
-        learner.step(batch)
 
 
 def take_trainer_lock(instance: str) -> int:
@@ -76,8 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed = None if config.seed < 0 else config.seed
         buffer = ExperienceReplayBuffer(instance, seed=seed)
         trainer = ContinuousTrainer(instance.build_model(), buffer)
-        with torch.random.fork_rng(devices=[]):
-            warm_up(trainer)
+        warm_up(trainer)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: trainer.request_stop())
         if stop_asked:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..shared import layout
 from ..shared.commands import BEST, PREVIOUS
 from ..shared.config import Config, read_reloaded
-from ..shared.errors import CheckpointError, ConfigError
+from ..shared.errors import CheckpointError, ConfigError, SpoiltCheckpoint
 
 if TYPE_CHECKING:
     from .trainer import ContinuousTrainer
@@ -70,6 +70,8 @@ class Commands:
             return "done", self._trainer.roll_back(checkpoint, "asked for")
         except CheckpointError as error:
             log.error("version %d: no rollback: %s", self._trainer.model_version, error)
+            if isinstance(error, SpoiltCheckpoint):
+                keeper.is_sound(checkpoint)
             return "unreadable", 0
 
     def _reload(self) -> tuple[str, int]:

@@ -12,7 +12,8 @@ import torch
 from ..shared.checkpoints import Checkpoint, CheckpointStore
 from ..shared.config import ContinuousTrainingConfig
 from ..shared.control import Control
-from ..shared.errors import CheckpointError
+from ..shared.durable import set_aside
+from ..shared.errors import CheckpointError, SpoiltCheckpoint
 from .live import Score
 
 log = logging.getLogger(__name__)
@@ -73,20 +74,34 @@ class CheckpointKeeper:
         return True
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their hashes."""
-        return self.store.newest()
+        """The newest checkpoint that can be used."""
+        return next(filter(self.is_sound, reversed(self.store.all())), None)
+
+    def is_sound(self, checkpoint: Checkpoint) -> bool:
+        """True if it can be used; otherwise it is logged, and set aside by name if it holds what is not finite.
+
+        Such a one would be the newest for as long as no version is higher, and good ones be pruned in its place.
+        """
+        try:
+            checkpoint.check()
+        except SpoiltCheckpoint as error:
+            set_aside(checkpoint.folder, "not-finite", str(error))
+            return False
+        except CheckpointError as error:
+            log.error("%s; an older checkpoint is tried", error)
+            return False
+        return True
 
     def find(self, version: int) -> Checkpoint | None:
         """The checkpoint of this version."""
         return next((checkpoint for checkpoint in self.store.all() if checkpoint.version == version), None)
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint of this generation with the best live score; an unsure score counts less."""
-        ranked = self._ranked()
-        return ranked[0] if ranked else None
+        """The sound checkpoint of this generation with the best live score; an unsure score counts less."""
+        return next(filter(self.is_sound, self._ranked()), None)
 
     def previous(self, version: int) -> Checkpoint | None:
-        """The checkpoint before the weights in force, whose version is `version`.
+        """The newest sound checkpoint before the weights in force, whose version is `version`.
 
         Going back twice goes back twice as far: the copy that the first rollback saved does not count.
         """
@@ -96,9 +111,11 @@ class CheckpointKeeper:
             own = [checkpoint for checkpoint in own if checkpoint.version < source]
         elif own and own[-1].version == version:
             own.pop()
-        if not own:
-            return None
-        return self.find(int(own[-1].manifest.get("restored") or 0)) or own[-1]
+        for checkpoint in reversed(own):
+            source = self.find(int(checkpoint.manifest.get("restored") or 0)) or checkpoint
+            if self.is_sound(source):
+                return source
+        return None
 
     def _best_versions(self) -> set[int]:
         return {checkpoint.version for checkpoint in self._ranked()[: self.config.best_checkpoints_kept]}

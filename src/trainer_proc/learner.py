@@ -16,14 +16,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..shared.application import ActionHead
+from ..shared.application import MASKED, ActionHead
 from ..shared.config import ContinuousTrainingConfig
-from ..shared.learning import Batch, StepResult
+from ..shared.learning import Batch, StepResult, log_probabilities
+from .joined import Joined
 
 _SPREAD_RATE = 0.02
 _BLOCKED_AT_MOST = -0.25
 _LARGEST = 3.0
 """Advantages are cut off here, in deviations."""
+_FARTHEST = 20.0
+"""Rewards are cut off here, in deviations from their mean: the deviation follows a new scale within some steps, and
+no single reward can ruin mean, deviation or baseline."""
+_LEAST_SPREAD = 0.1
+"""Added to the deviation for that: rewards in -1..1 are never cut off."""
+_SMALLEST = torch.finfo(torch.float32).tiny
+"""Joint probabilities below this are not known: float32 has rounded them away."""
 _FLOOR_PULL = 0.05
 """The weight of the entropy when there is none left."""
 _VALUE_WIDTH = 32
@@ -35,8 +43,8 @@ class Baseline(nn.Module):
 
     def __init__(self, features: int, device: torch.device) -> None:
         super().__init__()
-        self.hidden = nn.Linear(features, _VALUE_WIDTH, device=device)
-        self.out = nn.Linear(_VALUE_WIDTH, 1, device=device)
+        self.hidden = nn.Linear(features, _VALUE_WIDTH, device=device, dtype=torch.float32)
+        self.out = nn.Linear(_VALUE_WIDTH, 1, device=device, dtype=torch.float32)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -53,63 +61,106 @@ class PolicyGradient:
         self.model = model
         self.heads = heads
         self.config = config
-        self.parameters = _joined([parameter for parameter in model.parameters() if parameter.requires_grad])
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=_fusible(self.parameters))
+        self._choose_parameters()
         self.baseline: Baseline | None = None
-        self.value_parameters: list[Tensor] = []
+        self._joined_values: Joined | None = None
         self.mean = 0.0
         self.variance = 0.0
         self.updates = 0
+
+    def _choose_parameters(self) -> None:
+        """Join the parameters that want gradients, under an optimiser of their own."""
+        self._all = list(self.model.parameters())
+        self._trained = [parameter.requires_grad for parameter in self._all]
+        self._joined = Joined([parameter for parameter in self._all if parameter.requires_grad])
+        self.optimiser = torch.optim.Adam(
+            self.parameters, lr=self.config.learning_rate, fused=_fusible(self.parameters)
+        )
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is optimised of the model: one flat leaf, if that can be."""
+        return self._joined.leaves
+
+    @property
+    def value_parameters(self) -> list[Tensor]:
+        """The same of the baseline."""
+        return [] if self._joined_values is None else self._joined_values.leaves
 
     def step(self, batch: Batch) -> StepResult:
         """One gradient step on a batch."""
         config = self.config
         baseline = self.baseline or self._add_baseline(batch.observations.shape[1], batch.observations.device)
+        if [parameter.requires_grad for parameter in self._all] != self._trained:
+            self._choose_again()
         log_probability = torch.zeros_like(batch.rewards)
         entropy = torch.zeros((), device=batch.rewards.device)
         for head, logits in enumerate(self.model(batch.observations)):
-            log_head = torch.log_softmax(logits, dim=1)
+            log_head = log_probabilities(logits)
             log_probability = log_probability + log_head.gather(1, batch.actions[:, head : head + 1].long()).squeeze(1)
             entropy = entropy - (log_head.exp() * log_head).sum(dim=1).mean()
-        value = baseline(batch.observations)
-        error = batch.rewards - value
+        rewards = self._bounded(batch.rewards)
+        error = rewards - baseline(batch.observations)
         with torch.no_grad():
-            ratio = log_probability.exp() / batch.probabilities.clamp_min(1e-8)
+            ratio = importance(log_probability, batch.probabilities)
             weight = ratio.clamp_max(config.importance_clip)
-            advantage = self._advantage(batch, error)
+            advantage = self._advantage(rewards, batch.sent, error)
         lack = 1.0 - float(entropy.detach()) / config.entropy_floor if config.entropy_floor else 0.0
         pull = config.entropy_weight + _FLOOR_PULL * max(0.0, lack)
         losses = -weight * advantage * log_probability
         policy_loss = losses.mean() - pull * entropy
-        loss = policy_loss + (weight * error.square()).mean()
-        self._zero_gradients()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip)
-        self.optimiser.step()
+        norm = self._descend(policy_loss + (weight * error.square()).mean())
         clipped = float((ratio > config.importance_clip).float().mean())
         each = losses.detach().cpu().numpy()
-        return StepResult(float(policy_loss.detach()), float(entropy.detach()), float(norm), clipped, each)
+        return StepResult(float(policy_loss.detach()), float(entropy.detach()), norm, clipped, each)
 
-    def _advantage(self, batch: Batch, error: Tensor) -> Tensor:
-        sent = batch.rewards[batch.sent] if bool(batch.sent.any()) else batch.rewards
+    def _descend(self, loss: Tensor) -> float:
+        """One step down the loss; the norm of the model's gradient before it was clipped."""
+        joined = [self._joined] if self._joined_values is None else [self._joined, self._joined_values]
+        for each in joined:
+            each.zero()
+        loss.backward()
+        for each in joined:
+            each.collect()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        self.optimiser.step()
+        return float(norm)
+
+    def _bounded(self, rewards: Tensor) -> Tensor:
+        """The rewards, those far from all others cut off: float32[B]."""
+        if self.updates:
+            centre, spread = self.mean, self.variance**0.5
+        else:
+            middle = rewards.median()
+            centre, spread = float(middle), float((rewards - middle).abs().median())
+        reach = _FARTHEST * (spread + _LEAST_SPREAD)
+        return rewards.clamp(centre - reach, centre + reach)
+
+    def _advantage(self, rewards: Tensor, is_sent: Tensor, error: Tensor) -> Tensor:
+        sent = rewards[is_sent] if bool(is_sent.any()) else rewards
         self.updates += 1
         rate = max(_SPREAD_RATE, 1.0 / self.updates)
         self.mean += rate * (float(sent.mean()) - self.mean)
         self.variance += rate * (float((sent - self.mean).square().mean()) - self.variance)
         advantage = error.detach() / (self.variance**0.5 + 0.05)
-        advantage = torch.where(batch.sent, advantage, advantage.clamp_max(_BLOCKED_AT_MOST))
+        advantage = torch.where(is_sent, advantage, advantage.clamp_max(_BLOCKED_AT_MOST))
         return advantage.clamp(-_LARGEST, _LARGEST)
 
     def _add_baseline(self, features: int, device: torch.device) -> Baseline:
         self.baseline = Baseline(features, device)
-        self.value_parameters = _joined(list(self.baseline.parameters()))
-        self.optimiser.add_param_group({"params": self.value_parameters, "lr": _VALUE_RATE})
+        self._join_values()
         return self.baseline
 
-    def _zero_gradients(self) -> None:
-        for tensor in (*self.parameters, *self.value_parameters):
-            if tensor.grad is not None:
-                tensor.grad.zero_()
+    def _join_values(self) -> None:
+        assert self.baseline is not None
+        self._joined_values = Joined(list(self.baseline.parameters()))
+        self.optimiser.add_param_group({"params": self.value_parameters, "lr": _VALUE_RATE})
+
+    def _choose_again(self) -> None:
+        """Other parameters want gradients than when the learner was built: the optimiser begins anew with them."""
+        self._choose_parameters()
+        if self.baseline is not None:
+            self._join_values()
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts by position, the baseline's weights, and the rewards' mean and deviation."""
@@ -147,32 +198,14 @@ class PolicyGradient:
         self.mean, self.variance, self.updates = mean, variance, int(updates)
 
 
-def _joined(parameters: list[nn.Parameter]) -> list[Tensor]:
-    """The parameters as one flat leaf that shares their memory, with their gradients views of its own.
+def importance(log_probability: Tensor, drawn_with: Tensor) -> Tensor:
+    """How much more probable the actions are today, float32[B], than when they were drawn.
 
-    The optimiser, the norm and the zeroing then take one call each in place of one for each parameter. Parameters that
-    do not lie in one float32 storage (those of a FlatModel do) are moved into one, unless they are not all float32
-    or on one device: then they are returned as they are.
+    From log p float32[B] and the probability of then, float32[B]. That of many heads may be too small for float32: such
+    an action weighs 1, as if nothing had changed, unless it is masked today.
     """
-    if not parameters or any(p.dtype != torch.float32 or p.device != parameters[0].device for p in parameters):
-        return list(parameters)
-    storages = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    if len(storages) > 1 or not all(parameter.is_contiguous() for parameter in parameters):
-        packed = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-        at = 0
-        for parameter in parameters:
-            parameter.data = packed[at : at + parameter.numel()].view(parameter.shape)
-            at += parameter.numel()
-    first = min(parameter.storage_offset() for parameter in parameters)
-    last = max(parameter.storage_offset() + parameter.numel() for parameter in parameters)
-    flat = torch.empty(0, dtype=torch.float32, device=parameters[0].device)
-    flat.set_(parameters[0].untyped_storage(), first, (last - first,))  # type: ignore[call-overload]
-    flat.requires_grad_()
-    flat.grad = torch.zeros_like(flat)
-    for parameter in parameters:
-        start = parameter.storage_offset() - first
-        parameter.grad = flat.grad[start : start + parameter.numel()].view(parameter.shape)
-    return [flat]
+    ratio = (log_probability - drawn_with.clamp_min(_SMALLEST).log()).exp()
+    return torch.where(drawn_with >= _SMALLEST, ratio, (log_probability > MASKED / 2).float())
 
 
 def _fusible(parameters: list[Tensor]) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..shared.config import ContinuousTrainingConfig
 from ..shared.control import Control
+from ..shared.outliers import RewardBounds
 from ..shared.records import SEND, TICKET_BITS
 from ..shared.sampler import ReplayReader
 
@@ -42,9 +43,12 @@ class Score:
 class LiveScores:
     """The scores of the newest decisions, at most `window` of them, made by version `since` or later."""
 
-    def __init__(self, control: Control, reader: ReplayReader, window: int, since: int) -> None:
+    def __init__(
+        self, control: Control, reader: ReplayReader, window: int, since: int, bounds: RewardBounds | None = None
+    ) -> None:
         self._control = control
         self._reader = reader
+        self._bounds = bounds
         self.since = since
         self._newest = [self._head(lane) for lane in range(reader.lanes)]
         self._scores: deque[tuple[float, bool]] = deque(maxlen=window)
@@ -82,6 +86,10 @@ class LiveScores:
         """Take in completed records (structured [n]); returns n."""
         sent = rows["decision"] == SEND
         scores = np.where(sent, rows["actual_reward"], 0.0)
+        # One absurd reward would be the mean of all, and the best that there ever was.
+        clipped = None if self._bounds is None else self._bounds.actual_rewards(rows[sent])
+        if clipped is not None:
+            scores[sent] = clipped
         self._scores.extend(zip(scores.tolist(), sent.tolist(), strict=True))
         return len(rows)
 

@@ -12,22 +12,24 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..shared.checkpoints import Checkpoint
 from ..shared.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
-from ..shared.instance import seeded_model
-from ..shared.learning import Learner, event_row, history_row, load_learner, make_batch, training_rewards
+from ..shared.learning import Learner, StepResult, event_row, history_row, make_batch, training_rewards
 from ..shared.learning_watch import LearningWatch
 from ..shared.metrics import TrainingMetrics
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.strategies import Prioritized
-from ..shared.weights import FlatModel, Publisher, Subscriber
+from ..shared.weights import FlatModel
+from .candidate import RANDOM, Candidate, TrainerFailed
 from .choices import ChoiceWatch
 from .commands import Commands
 from .devices import choose_device
-from .guard import PublishGuard
+from .intake import Intake, find_spoilers
 from .keeper import CheckpointKeeper
 from .live import LiveGuard, LiveScores
 
@@ -35,12 +37,8 @@ log = logging.getLogger(__name__)
 
 _SLICE = 0.05
 """Longest sleep, seconds: commands and stop requests are seen this fast."""
-_RANDOM = "random.torch"
-"""The state of torch's random numbers, among the optimiser's tensors in a checkpoint."""
 
-
-class TrainerFailed(TandemError):
-    """Too many training steps failed in a row."""
+__all__ = ["ContinuousTrainer", "TrainerFailed"]
 
 
 class ContinuousTrainer:
@@ -63,19 +61,13 @@ class ContinuousTrainer:
         self.config = config or self.instance.config.trainer
         self.device = choose_device(self.config.device)
         module = model.model if isinstance(model, FlatModel) else model
-        self.flat = FlatModel(module.to(self.device), self.device)
-        self._slots = self.instance.open_slots(self.flat.layout)
-        self._publisher = Publisher(self._slots)
-        self._published = Subscriber(self._slots)
-        self._staging = torch.empty(
-            self.flat.layout.data_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda"
-        )
-        self._take_published()
-        self.learner = self._build_learner()
-        self._good: dict[str, torch.Tensor] = {}
+        self.candidate = Candidate(self.instance, module, self.config, self.device)
+        self._slots = self.candidate.slots
         self.keeper = CheckpointKeeper(self.instance.checkpoints(), self.control, self.config)
-        self.guard = PublishGuard(self.flat, self.instance.application.heads, self.config)
-        self._scores = LiveScores(self.control, buffer.reader, self.config.live_guard_window, self._first_version())
+        self.intake = Intake(self.control, self.instance.application)
+        self._scores = LiveScores(
+            self.control, buffer.reader, self.config.live_guard_window, self._first_version(), self.intake.bounds
+        )
         self._live_guard = LiveGuard(self.config)
         self._resume()
         self.metrics = TrainingMetrics(self.control)
@@ -85,6 +77,7 @@ class ContinuousTrainer:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._rows: NDArray[Any] | None = None
         self._next_checkpoint = time.monotonic() + self.config.checkpoint_interval
         if self.control.get("trainer.config_revision"):
             self._take_reloaded()
@@ -98,12 +91,25 @@ class ContinuousTrainer:
     @property
     def model_version(self) -> int:
         """The newest published version: one more for each successful step."""
-        return self._publisher.version
+        return self.candidate.version
+
+    @property
+    def flat(self) -> FlatModel:
+        """The model in training."""
+        return self.candidate.flat
+
+    @property
+    def learner(self) -> Learner:
+        """The learner in use: another one after each way back."""
+        return self.candidate.learner
 
     @property
     def is_running(self) -> bool:
         """True while the thread that `start` made lives."""
         return self._thread is not None and self._thread.is_alive()
+
+    def _in_force(self) -> torch.Tensor:
+        return self.candidate.in_force()
 
     def start(self) -> None:
         """Run the loop on a daemon thread. A second call warns and does nothing."""
@@ -162,9 +168,12 @@ class ContinuousTrainer:
             next_tick += (missed + 1) * interval
         self.checkpoint()
 
-    def _beat(self) -> None:
+    def _progress(self) -> None:
         self.control.add("trainer.progress")
         self.control.set("trainer.progress_ns", time.monotonic_ns())
+
+    def _beat(self) -> None:
+        self._progress()
         self.metrics.refresh_rate()
         self._commands.poll()
 
@@ -189,38 +198,32 @@ class ContinuousTrainer:
 
     def train_step(self) -> bool:
         """Sample, train, guard, publish and record once. False if it was skipped or the candidate refused."""
-        config = self.config
-        rows = self.buffer.reader.sample(config.batch_size)
-        self.control.set("metrics.total_sampled", self.buffer.reader.sampled)
-        self.control.set("metrics.torn_rows", self.buffer.reader.torn)
-        if len(rows) < config.min_batch_size:
+        rows = self._rows = self._sample()
+        if rows is None:
             self.metrics.count("skipped_steps")
-            self.watch.skipped(self.buffer.reader.size(), config.min_batch_size)
+            self.watch.skipped(self.buffer.reader.size(), self.config.min_batch_size)
             return False
         started = time.perf_counter()
-        rewards = training_rewards(rows, config)
+        rewards = training_rewards(rows, self.config, self.intake.gated)
         batch = make_batch(rows, rewards, self.device)
-        # The application may have switched gradients off for its own purposes.
-        with torch.enable_grad():
-            result = self.learner.step(batch)
-        in_force = self._in_force()
-        fault = self.guard.find_fault(in_force, batch.observations)
+        result = self.candidate.step(batch)
+        fault = self.candidate.find_fault(batch.observations)
         if fault is not None:
             self.metrics.count("refused")
             self.watch.refused(result.loss)
             log.error("version %d: the candidate was refused: %s", self.model_version, fault)
             self._go_back()
             return False
-        strategy = self.buffer.reader.strategy
-        if isinstance(strategy, Prioritized) and result.losses is not None:
-            strategy.update(self.buffer.reader, rows, result.losses)
+        self._tell_strategy(rows, result)
         version = self.model_version + 1
         row = history_row(version, rows, rewards, result)
+        in_force = self.candidate.in_force()
+        in_force = self.candidate.in_force()
         self._publish(version)
         # Directly after: a trainer that is killed in between leaves a version without its row.
         row["step_ms"] = (time.perf_counter() - started) * 1e3
         self.metrics.record(row)
-        self._remember_good()
+        self.candidate.remember_good()
         # Another slot than the one that was published into.
         self.watch.trained(result.loss, in_force)
         log.info(
@@ -230,9 +233,39 @@ class ContinuousTrainer:
         )  # fmt: skip
         return True
 
+    def _sample(self) -> NDArray[Any] | None:
+        """The next batch of records (structured [n]), or None if there are too few to train on."""
+        reader = self.buffer.reader
+        rows = reader.sample(self.config.batch_size)
+        self.control.set("metrics.total_sampled", reader.sampled)
+        self.control.set("metrics.torn_rows", reader.torn)
+        if len(rows) < self.config.min_batch_size:
+            return None
+        rows = self.intake.admit(rows)
+        return rows if len(rows) else None
+
+    def _tell_strategy(self, rows: NDArray[Any], result: StepResult) -> None:
+        strategy = self.buffer.reader.strategy
+        if isinstance(strategy, Prioritized) and result.losses is not None:
+            strategy.update(self.buffer.reader, rows, np.nan_to_num(result.losses))
+
+    def _go_back(self) -> None:
+        """Leave a step that came to nothing behind; if the next one did too, look whether some experience spoils it."""
+        in_vain, rows = self.candidate.in_vain, self._rows
+        self.candidate.go_back()
+        # At the second in a row, the fourth, the eighth: a search costs some steps.
+        if rows is not None and in_vain >= 2 and in_vain & (in_vain - 1) == 0:
+            self.intake.leave_out(find_spoilers(rows, self._passes))
+
+    def _passes(self, rows: NDArray[Any]) -> bool:
+        self._progress()
+        rewards = training_rewards(rows, self.config, self.intake.gated)
+        return self.candidate.trial(make_batch(rows, rewards, self.device))
+
     def checkpoint(self, restored: int = 0) -> bool:
         """Save model, optimiser and random state if there is anything new; False if the disk refused."""
-        optimiser = {**self.learner.state(), _RANDOM: torch.get_rng_state()}
+        self.candidate.settle()
+        optimiser = {**self.learner.state(), RANDOM: torch.get_rng_state()}
         details = {"application": self.instance.application.name, "sampler": self._sampler_state()}
         score, version = self._scores.score(), self.model_version
         if not self.keeper.save(
@@ -248,9 +281,7 @@ class ContinuousTrainer:
 
         Raises CheckpointError if it cannot be read or belongs to another model; nothing changes then.
         """
-        optimiser = checkpoint.load_optimiser()
-        checkpoint.load_model(self.flat)
-        self._load_learner(optimiser, checkpoint.version)
+        self.candidate.take_checkpoint(checkpoint)
         source = int(checkpoint.manifest.get("restored") or checkpoint.version)
         self.control.add("rollbacks")
         self.control.set("restored_version", checkpoint.version)
@@ -268,9 +299,7 @@ class ContinuousTrainer:
         self.checkpoint()
         generation = self.control.get("generation") + 1
         seed = -1 if self.config.seed < 0 else self.config.seed + generation
-        fresh = FlatModel(seeded_model(self.instance.application, seed))
-        self.flat.flat.copy_(fresh.flat)
-        self.learner = self._build_learner()
+        self.candidate.take_fresh(seed)
         self.control.set("generation", generation)
         self.control.set("first_version", self.model_version + 1)
         version = self._publish_other(event=2)
@@ -284,13 +313,11 @@ class ContinuousTrainer:
         live = {
             field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.metadata["live"]
         }
-        state = self.learner.state()
         self.config = dataclasses.replace(self.config, **live)
-        for part in (self.keeper, self.guard, self._live_guard):
+        for part in (self.keeper, self._live_guard):
             part.config = self.config
         self._scores.resize(self.config.live_guard_window)
-        self.learner = self._build_learner()
-        self.learner.load_state(state)
+        self.candidate.configure(self.config)
         log.info("version %d: settings were reloaded", self.model_version)
 
     def _watch(self) -> None:
@@ -305,10 +332,12 @@ class ContinuousTrainer:
             return
         best = self._live_guard.best
         checkpoint = self.keeper.find(version)
+        if checkpoint is not None and not self.keeper.is_sound(checkpoint):
+            checkpoint = self.keeper.best()
         reason = f"live decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
         self._live_guard.restart()
         if checkpoint is None:
-            log.error("version %d: %s, but checkpoint %d is gone", self.model_version, reason, version)
+            log.error("version %d: %s, but checkpoint %d is gone or damaged", self.model_version, reason, version)
             return
         try:
             self.roll_back(checkpoint, reason)
@@ -317,58 +346,16 @@ class ContinuousTrainer:
             log.error("version %d: %s, but %s", self.model_version, reason, error)
 
     def _publish(self, version: int) -> None:
-        if self.device.type == "cpu":
-            self._publisher.publish(self.flat.flat, version)
-        else:
-            self._staging.copy_(self.flat.flat)
-            self._publisher.publish(self._staging, version)
-
-    def _remember_good(self) -> None:
-        self._good = {name: tensor.clone() for name, tensor in self.learner.state().items()}
+        self.candidate.publish(version)
 
     def _publish_other(self, event: int) -> int:
         """Publish weights that did not come from a step, and begin the comparisons anew."""
         version = self.model_version + 1
         self._publish(version)
-        self._remember_good()
+        self.candidate.remember_good()
         self._scores.restart(version)
         self.metrics.record_event(event_row(version, event))
         return version
-
-    def _in_force(self) -> torch.Tensor:
-        """The published weights on the learner's device: uint8 [bytes]. Nobody else publishes, so the slot is quiet."""
-        slot = self._slots.data[self.model_version % self._slots.count]
-        return slot if self.device.type == "cpu" else slot.to(self.device)
-
-    def _take_published(self) -> None:
-        self._published.version = -1
-        if not self._published.refresh(self._staging):
-            raise TrainerFailed("the newest published weights cannot be read; restart the instance")
-        self.flat.flat.copy_(self._staging)
-
-    def _go_back(self) -> None:
-        """Return to the published weights and the learner's state of that moment: the step may have spoilt both."""
-        self._take_published()
-        self.learner = self._build_learner()
-        if self._good:
-            self.learner.load_state(self._good)
-        self.flat.model.zero_grad(set_to_none=True)
-
-    def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self.config.learner, self.instance.config.folder)(
-            self.flat.model, self.instance.application.heads, self.config
-        )
-        return learner
-
-    def _load_learner(self, state: dict[str, torch.Tensor], version: int) -> None:
-        """A learner with this state, or a fresh one, logged, if the state is another learner's."""
-        state.pop(_RANDOM, None)
-        self.learner = self._build_learner()
-        try:
-            self.learner.load_state(state)
-        except (KeyError, ValueError, IndexError) as error:
-            log.error("checkpoint %d: its optimiser state is left out: %s", version, error)
-            self.learner = self._build_learner()
 
     def _resume(self) -> None:
         """Take over what the newest good checkpoint has besides the weights."""
@@ -380,15 +367,15 @@ class ContinuousTrainer:
         except CheckpointError as error:
             log.error("version %d: no optimiser state: %s", self.model_version, error)
             return
-        random = state.get(_RANDOM)
-        self._load_learner(state, checkpoint.version)
+        random = state.get(RANDOM)
+        self.candidate.take_state(state, f"that of checkpoint {checkpoint.version}")
         if checkpoint.version == self.model_version:
             self.keeper.saved_version = checkpoint.version
             if random is not None:
                 torch.set_rng_state(random)
             if checkpoint.manifest.get("sampler"):
                 self.buffer.reader.rng.bit_generator.state = checkpoint.manifest["sampler"]
-        self._remember_good()
+        self.candidate.remember_good()
         log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
 
     def _sampler_state(self) -> Any:
