@@ -298,7 +298,7 @@ class Fuzz:
             for _ in range(20):
                 place = self.source.randrange(shape[0])
                 body = bytearray(self.source.randbytes(size - PREFIX_BYTES))
-                for _ in range(3):
+                for _ in range(3 if len(body) >= 4 else 0):
                     at = self.source.randrange(len(body) // 4) * 4
                     body[at : at + 4] = struct.pack("<f", self.source.choice((1e38, -1e38, float("nan"), 0.0, 1.0)))
                 number = self.source.choice((place + 1, int.from_bytes(body[:8], "little"), 2**64 - 1))
