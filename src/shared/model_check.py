@@ -29,7 +29,9 @@ Heads = list[NDArray[np.float32]]
 SAME = 1e-6
 """Two models with the same bytes may be so far apart, for logits of size 1."""
 CLOSE = 1e-4
-"""And two ways of computing the same: one observation or several at once, `forward` or `infer`."""
+"""And two ways of computing the same, `forward` and `infer`; more where the weights themselves are coarse."""
+ALONE = 0.05
+"""And an observation alone and among others: sums in another order, perhaps in half precision."""
 
 
 def checked_model(
@@ -222,7 +224,7 @@ class _Check:
                 alone = self._logits(self.first, rows[:1])
             except Exception as error:
                 raise self._error(f"forward fails for a single observation, [1, {rows.shape[1]}]: {error!r}") from error
-            if difference(alone, together) > CLOSE:
+            if difference(alone, together) > ALONE:
                 raise self._error(
                     "the logits for an observation depend on the others in its batch: compute each row by itself (a "
                     "batch norm with running statistics, no mean over the batch)"
@@ -308,6 +310,8 @@ class _Check:
         if infer is None:
             return
         name = f"{type(flat.model).__name__}.infer"
+        coarse = (torch.finfo(tensor.dtype).eps for tensor in flat.model.parameters() if tensor.is_floating_point())
+        close = max((CLOSE, *(16 * step for step in coarse)))
         advice = "mend it, or rename it if it is not meant for `infer(features: float32[F])`"
         for rows in self.observations:
             expected = self._logits(flat, rows)
@@ -321,7 +325,7 @@ class _Check:
                 if shapes != wanted:
                     raise self._error(f"{name} gives {shapes} where the heads are {wanted}; {advice}")
                 apart = difference([head[index] for head in expected], found)
-                if apart > CLOSE:
+                if apart > close:
                     raise self._error(f"{name} and forward differ by {apart:.2g} for {row[:8]}; {advice}")
 
     def _train(self, own_process: bool) -> Trial:
