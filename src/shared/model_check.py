@@ -18,7 +18,8 @@ from .application import MASKED, Application, check_forward, method_infer
 from .config import ContinuousTrainingConfig
 from .errors import ApplicationError, ModelMismatch
 from .learning import load_learner
-from .model_tensors import Hidden, carried_tensors, hidden_state
+from .model_structure import check_module, check_two_builds, refusal
+from .model_tensors import Hidden, hidden_state
 from .model_trial import Trial, take_steps
 from .model_witness import Witness
 from .weights import FlatModel
@@ -29,7 +30,9 @@ Heads = list[NDArray[np.float32]]
 SAME = 1e-6
 """Two models with the same bytes may be so far apart, for logits of size 1."""
 CLOSE = 1e-4
-"""And two ways of computing the same: one observation or several at once, `forward` or `infer`."""
+"""And two ways of computing the same, `forward` and `infer`; more where the weights themselves are coarse."""
+ALONE = 0.05
+"""And an observation alone and among others: sums in another order, perhaps in half precision."""
 
 
 def checked_model(
@@ -48,10 +51,10 @@ def checked_model(
     module = build(config.seed)
     random, grad = torch.get_rng_state(), torch.is_grad_enabled()
     try:
-        _check_module(module, application)
+        check_module(module, application)
         flat = FlatModel(module)
         other = _build_again(build, -1 if config.seed < 0 else config.seed + 1, application)
-        _check_two_builds(flat, other, application)
+        check_two_builds(flat, other, application)
         _Check(flat, FlatModel(other), application, config, folder).run(other_process)
     except ModelMismatch as error:
         raise ModelMismatch(f"application {application.name}: {error}") from error
@@ -65,75 +68,9 @@ def _build_again(build: Callable[[int], nn.Module], seed: int, application: Appl
     try:
         return build(seed)
     except Exception as error:
-        raise _error(
+        raise refusal(
             application, f"build_model fails when it is called again, as trainer, server and a reset do: {error!r}"
         ) from error
-
-
-def _check_module(module: object, application: Application) -> None:
-    """What can be seen without running it."""
-    if not isinstance(module, nn.Module):
-        raise _error(application, f"build_model must return a torch.nn.Module; it returns {type(module).__name__}")
-    if torch.get_default_dtype() != torch.float32:
-        raise _error(
-            application,
-            f"torch's default dtype is {torch.get_default_dtype()} once the model is built; the learner needs "
-            "torch.float32: leave out torch.set_default_dtype and convert inside the model",
-        )
-    carried = carried_tensors(module)
-    for name, tensor in carried.items():
-        if tensor.device.type not in ("cpu", "meta"):
-            raise _error(application, f"{name} is on the device {tensor.device}: build the model on the CPU")
-    for name, part in module.named_modules():
-        if type(part).get_extra_state is not nn.Module.get_extra_state:
-            raise _error(
-                application,
-                f"{name or 'the model'} ({type(part).__name__}) has get_extra_state, which is not published: keep that "
-                "state in a buffer (register_buffer)",
-            )
-    _check_state_dict(module, carried, application)
-
-
-def _check_state_dict(module: nn.Module, carried: dict[str, torch.Tensor], application: Application) -> None:
-    """Hooks and overrides may only agree with the tensors that the modules hold."""
-    try:
-        shown = dict(module.state_dict(keep_vars=True))
-    except Exception as error:
-        raise _error(application, f"the model's state_dict() raises {error!r}") from error
-    for name in [*carried, *shown]:
-        mine, theirs = carried.get(name), shown.get(name)
-        if isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor):
-            if mine is theirs or (mine.data_ptr() == theirs.data_ptr() and mine.shape == theirs.shape):
-                continue
-            what = f"gives another tensor for {name} than the module holds"
-        else:
-            what = f"leaves out {name}" if name in carried else f"adds {name}, which is no parameter or buffer"
-        raise _error(
-            application, f"the model's state_dict ({_who_changes(module)}) {what}; leave it as torch.nn.Module has it"
-        )
-
-
-def _who_changes(module: nn.Module) -> str:
-    """Which module has a say in `state_dict`."""
-    for name, part in module.named_modules():
-        where = f"{name}: " if name else ""
-        if part._state_dict_hooks or getattr(part, "_state_dict_pre_hooks", None):
-            return f"{where}a state_dict hook of {type(part).__name__}"
-        for method in ("state_dict", "_save_to_state_dict"):
-            if getattr(type(part), method) is not getattr(nn.Module, method):
-                return f"{where}{type(part).__name__}.{method}"
-    return type(module).__name__
-
-
-def _check_two_builds(flat: FlatModel, other: nn.Module, application: Application) -> None:
-    """Trainer, server and a reset each build a model: they must be two, with the same tensors, and share none."""
-    if other is flat.model:
-        raise _error(application, "build_model returns the same object each time; it must build a new model")
-    _check_module(other, application)
-    mine = {id(tensor): name for name, tensor in carried_tensors(flat.model).items()}
-    for name, tensor in carried_tensors(other).items():
-        if id(tensor) in mine:
-            raise _error(application, f"{name} is one tensor in every model that is built: create it in build_model")
 
 
 class _Check:
@@ -230,7 +167,7 @@ class _Check:
                 alone = self._logits(self.first, rows[:1])
             except Exception as error:
                 raise self._error(f"forward fails for a single observation, [1, {rows.shape[1]}]: {error!r}") from error
-            if difference(alone, together) > CLOSE:
+            if difference(alone, together) > ALONE:
                 raise self._error(
                     "the logits for an observation depend on the others in its batch: compute each row by itself (a "
                     "batch norm with running statistics, no mean over the batch)"
@@ -316,6 +253,8 @@ class _Check:
         if infer is None:
             return
         name = f"{type(flat.model).__name__}.infer"
+        coarse = (torch.finfo(tensor.dtype).eps for tensor in flat.model.parameters() if tensor.is_floating_point())
+        close = max((CLOSE, *(16 * step for step in coarse)))
         advice = "mend it, or rename it if it is not meant for `infer(features: float32[F])`"
         for rows in self.observations:
             expected = self._logits(flat, rows)
@@ -329,7 +268,7 @@ class _Check:
                 if shapes != wanted:
                     raise self._error(f"{name} gives {shapes} where the heads are {wanted}; {advice}")
                 apart = difference([head[index] for head in expected], found)
-                if apart > CLOSE:
+                if apart > close:
                     raise self._error(f"{name} and forward differ by {apart:.2g} for {row[:8]}; {advice}")
 
     def _train(self, own_process: bool) -> Trial:
@@ -372,11 +311,7 @@ class _Check:
             return [np.array(head.numpy()) for head in flat.model.eval()(rows)]
 
     def _error(self, text: str) -> ApplicationError:
-        return _error(self.application, text)
-
-
-def _error(application: Application, text: str) -> ApplicationError:
-    return ApplicationError(f"application {application.name}: {text}")
+        return refusal(self.application, text)
 
 
 def _other(name: str, ours: dict[str, Hidden], theirs: dict[str, Hidden]) -> Hidden | None:

@@ -7,6 +7,7 @@ for itself as trainer and server will. It is asked once: which logits do these w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import select
@@ -21,6 +22,7 @@ from torch import nn
 
 from .weights import FlatModel
 
+_PR_SET_PDEATHSIG = 1
 _PATIENCE = 20.0
 """Seconds that the other process may take longer than this one; it is given up then."""
 
@@ -42,6 +44,8 @@ class Witness:
             os.close(self._done)
             status = 1
             try:
+                # An import that never ends must not outlive who asked.
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 _testify(build, receiver, self._question, self._answer)
                 os.write(sender, b"1")
                 status = 0

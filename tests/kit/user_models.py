@@ -783,6 +783,22 @@ class Half(Plain):
 
 
 @good
+class HalfDeep(nn.Module):
+    """Sums of many numbers of low precision depend on their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Linear(FEATURES, 300), *(nn.Linear(300, 300) for _ in range(4)), nn.Linear(300, CHOICES)]
+        self.layers = nn.ModuleList(layers).to(torch.bfloat16)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        hidden = observations.bfloat16()
+        for layer in self.layers:
+            hidden = torch.tanh(layer(hidden) * 3)
+        return (hidden.float() * 30,)
+
+
+@good
 class DoubleInside(Plain):
     def __init__(self) -> None:
         super().__init__()
