@@ -18,8 +18,7 @@ from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Learner, history_row, load_learner, make_batch
 from ..shared.metrics import TrainingMetrics
 from ..shared.records import SEND
-from ..shared.segments import TRAINER_SEGMENT, claim_segment
-from ..shared.weights import FlatModel, Publisher, Slots
+from ..shared.weights import FlatModel, Publisher, Slots, claim_trainer
 
 WAIT_MULTIPLIER = 0.3
 """A blocked decision is trained at once with this share of its expected reward (requirement 9.3)."""
@@ -34,8 +33,8 @@ class CoupledTrainer:
         self._instance = instance
         self._flat = flat
         self._config = dataclasses.replace(instance.config.trainer, batch_size=1, min_batch_size=1)
+        self._lock_file = claim_trainer(instance.name)
         self._publisher = Publisher(slots)
-        self._lock_file = claim_segment(instance.name, TRAINER_SEGMENT)
         self.is_trainer = self._lock_file is not None
         self._learner = self._build_learner()
         self._metrics = TrainingMetrics(instance.control) if self.is_trainer else None

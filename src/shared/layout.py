@@ -113,6 +113,7 @@ _TRAINER: list[Field] = [
     ("metrics.guard_rollbacks", "u64", "rollbacks that the live guard made by itself"),
     ("trainer.config_revision", "u64", "reloads so far; above 0 config.json in the data folder is in force"),
     ("trainer.unsaved", "u64", "checkpoints in a row that could not be saved (0: the last one was)"),
+    ("trainer.claims", "u64", "times the trainer's flock was taken; who finds another number publishes no more"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),

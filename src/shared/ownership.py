@@ -55,7 +55,7 @@ class Claim:
         for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
             control.set(f"lane.{index}.{name}", value)
         self.word = layout.offset(f"lane.{index}.claims") >> 3
-        self.number: int = (control.words[self.word] + 1) & WORD
+        self.number: int = (control.words[self.word] + 1) & WORD or 1
         control.words[self.word] = self.number
         self._identity = (self._file.st_dev, self._file.st_ino)
         _newest[self._identity] = self.number

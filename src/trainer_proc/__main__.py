@@ -17,7 +17,8 @@ from ..shared.instance import Instance
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import TRAINER_SEGMENT, claim_segment, instance_name
+from ..shared.segments import instance_name
+from ..shared.weights import claim_trainer
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
@@ -44,7 +45,7 @@ def warm_up(trainer: ContinuousTrainer) -> None:
 
 def take_trainer_lock(instance: str) -> int:
     """Hold the flock of the only trainer; raises TandemError if another trainer lives."""
-    descriptor = claim_segment(instance, TRAINER_SEGMENT)
+    descriptor = claim_trainer(instance)
     if descriptor is None:
         raise TandemError(f"instance {instance!r} has a trainer already")
     return descriptor
