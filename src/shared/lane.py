@@ -17,7 +17,7 @@ from .arrays import SharedArray
 from .control import Control
 from .errors import LaneBusy
 from .mail import SUPERSEDED, Post
-from .ownership import WORD, Claim, Refusal
+from .ownership import WORD, Claim, Refusal, is_owned
 from .pending import PendingTable
 from .records import RecordLayout, key_hash, storable_reward
 from .ring import RingWriter
@@ -61,6 +61,9 @@ class Lane(RingWriter):
         for index in range(control.get("lanes")):
             lock_file = claim_segment(control.instance, f"ring{index}")
             if lock_file is None:
+                continue
+            if is_owned(control, index, lock_file):
+                os.close(lock_file)
                 continue
             claim = Claim(control, index, lock_file)
             try:

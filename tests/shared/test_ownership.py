@@ -35,11 +35,27 @@ WRITES: dict[str, Callable[[Lane], Any]] = {
 
 
 def lost(made: Any) -> Lane:
-    """A lane whose flock was freed under it (somebody closed all descriptors), and that was claimed again since."""
+    """A lane whose flock was freed under it by somebody who closed all descriptors."""
     lane: Lane = made.claim()
     wait_for_reward(lane, "a", 1)
     os.close(lane._claim._descriptor)
     return lane
+
+
+def hide(made: Any) -> None:
+    """As if the lane's owner lived where its process id means nothing."""
+    made.control.set("lane.0.owner", 2**22 + 1)
+
+
+def test_a_lane_whose_owner_lives_is_not_claimed(channel: MakeChannel) -> None:
+    """The flock alone does not say so: the owner goes on writing, undisturbed."""
+    made = channel()
+    lane = lost(made)
+    with pytest.raises(LaneBusy, match=f"process {os.getpid()}"):
+        made.claim()
+    assert add(lane, 2) == 1
+    lane.release()
+    assert made.claim().pending.keys() == [key_of("a")]
 
 
 def snapshot(made: Any) -> tuple[Any, ...]:
@@ -71,6 +87,7 @@ def test_a_lane_that_was_taken_over_refuses(channel: MakeChannel, what: str) -> 
     """An owner that lost its flock finds out at its next call, and names the process that has the lane."""
     made = channel()
     lane = lost(made)
+    hide(made)
     owner = made.claim()
     assert owner.index == lane.index
     before = snapshot(made)
