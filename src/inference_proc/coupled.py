@@ -25,8 +25,7 @@ from ..shared.learning_watch import LearningWatch
 from ..shared.metrics import TrainingMetrics
 from ..shared.outliers import RewardBounds
 from ..shared.records import SEND
-from ..shared.segments import TRAINER_SEGMENT, claim_segment
-from ..shared.weights import FlatModel, Publisher, Slots
+from ..shared.weights import FlatModel, Publisher, Slots, claim_trainer
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ class CoupledTrainer:
         self._instance = instance
         self._flat = flat
         self._config = dataclasses.replace(instance.config.trainer, batch_size=1, min_batch_size=1)
+        self._lock_file = claim_trainer(instance.name)
         self._publisher = Publisher(slots)
-        self._lock_file = claim_segment(instance.name, TRAINER_SEGMENT)
         self.is_trainer = self._lock_file is not None
         self._metrics = TrainingMetrics(instance.control) if self.is_trainer else None
         self._watch = LearningWatch(instance.control, flat) if self.is_trainer else None

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
-from ..shared.errors import TandemError
 from ..shared.experience import WAIT_FLOOR
 from ..shared.instance import Instance
 from ..shared.lane import Lane
@@ -30,6 +29,8 @@ from .policy import Draw
 
 log = logging.getLogger(__name__)
 
+_BAD_DATA = (ArithmeticError, LookupError, TypeError, ValueError, struct.error)
+"""What senseless data in shared memory can raise. Anything else, a time limit for one, is for the caller."""
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
 
@@ -112,17 +113,13 @@ class Recorder:
         remembered = self._keys.pop(key, None)
         encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
         self._adopted.pop(encoded, None)
-        with self.lane.hold() as held:
-            if held:
-                self.lane.drop(encoded)
+        self._holding(lambda: self.lane.drop(encoded))
 
     def clear(self) -> None:
         """Forget every key, and every experience of this lane."""
         self._keys.clear()
         self._adopted.clear()
-        with self.lane.hold() as held:
-            if held:
-                self.lane.clear()
+        self._holding(self.lane.clear)
 
     def reward(self, encoded: bytes, value: float) -> bool:
         """Complete the decision pending under the encoded key, wherever it was made.
@@ -131,40 +128,34 @@ class Recorder:
         pending, it has its reward already, or the value is not a number that a record can hold. Raises TandemError if
         the lane is not this process's any more, and nothing else.
         """
-        try:
-            with self.lane.hold() as held:
-                given = self.lane.reward(encoded, value) if held else False
-        except TandemError:
-            raise
-        except Exception:
-            return self._survived("a reward could not be stored")
+        given = self._holding(lambda: self.lane.reward(encoded, value))
         if self.lane.arrived:
             self._tell_completed()
-        if isinstance(given, bool):
-            return given
+        if given is None or isinstance(given, bool):
+            return given is True
         if self._completed is not None:
             self._completed(given)
         return True
 
-    def _survived(self, what: str) -> bool:
-        """Count and log an exception that shared memory or a value has caused; the lane's next holder settles it."""
-        self.lane.count("errors")
-        self._warn.exception(log, "lane %d: %s", self.lane.index, what)
-        return False
+    def _holding(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, done while holding the lane; None if the lane was not to be had in time.
+
+        None also if shared memory holds data that make no sense: that is counted, and the next holder settles it.
+        """
+        try:
+            with self.lane.hold() as held:
+                return work() if held else None
+        except _BAD_DATA:
+            self.lane.count("errors")
+            self._warn.exception(log, "lane %d: shared memory holds data that make no sense", self.lane.index)
+            return None
 
     def collect(self) -> None:
         """Complete what was rewarded at other server processes. Raises TandemError as `reward`."""
         lane = self.lane
         lane.check()
         if lane.post.waiting:
-            try:
-                with lane.hold() as held:
-                    if held:
-                        lane.receive()
-            except TandemError:
-                raise
-            except Exception:
-                self._survived("rewards from other lanes could not be taken in")
+            self._holding(lane.receive)
         if lane.arrived:
             self._tell_completed()
 
@@ -236,8 +227,8 @@ class Recorder:
         if now < self._next_expiry:
             return
         self._next_expiry = now + _EXPIRY_INTERVAL
-        with self.lane.hold() as held:
-            expired = set(self.lane.expire(now - int(self._pending_timeout * 1e9))) if held else set()
+        before = now - int(self._pending_timeout * 1e9)
+        expired = set(self._holding(lambda: self.lane.expire(before)) or ())
         if self.lane.arrived:
             self._tell_completed()
         if not expired:

@@ -1,8 +1,9 @@
 """Whose a lane is: the flock that says so, and the number that tells a former owner that it is one.
 
-The flock is free the moment its holder dies. It can also be freed under a living owner: the engine is closed while a
-thread still uses it, somebody closes all descriptors of the process, the process forks. So each claim raises the lane's
-`claims`, and an owner that finds another number there writes no more.
+The flock is free the moment its holder dies. It can also be freed under a living owner, by somebody who closes all
+descriptors of the process: a lane whose owner lives and has not given it back is not claimed. Where that cannot be seen
+(the owner has process ids of its own, in a container) each claim raises the lane's `claims`, and an owner that finds
+another number there writes no more.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 import weakref
 from typing import NoReturn, Protocol
 
 from . import layout
 from .control import Control
 from .errors import TandemError
-from .processes import own_identity
+from .processes import is_same_process, own_identity
 
 WORD = 2**64 - 1
+
+_ENDING = 0.2
+"""Seconds that a process may still be seen after its end has freed its flocks."""
 
 
 class Refusal:
@@ -39,8 +44,22 @@ class Refusal:
         """There is nothing to give back."""
 
 
-_newest: dict[tuple[int, int], int] = {}
-"""This process's newest claim of each file: device and inode -> number."""
+_live: dict[tuple[int, int], int] = {}
+"""This process's claims that were not given back: device and inode of the ring -> number."""
+
+
+def is_owned(control: Control, index: int, descriptor: int) -> bool:
+    """True if the lane whose ring's flock was just taken, by `descriptor`, has a living owner all the same."""
+    owner, ticks = control.get(f"lane.{index}.owner"), control.get(f"lane.{index}.owner_ticks")
+    if owner == os.getpid():
+        file = os.fstat(descriptor)
+        return (file.st_dev, file.st_ino) in _live
+    deadline = time.monotonic() + _ENDING
+    while is_same_process(owner, ticks):
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 class Claim:
@@ -55,10 +74,10 @@ class Claim:
         for name, value in (("owner", pid), ("owner_ticks", ticks), ("ready", 0)):
             control.set(f"lane.{index}.{name}", value)
         self.word = layout.offset(f"lane.{index}.claims") >> 3
-        self.number: int = (control.words[self.word] + 1) & WORD
+        self.number: int = (control.words[self.word] + 1) & WORD or 1
         control.words[self.word] = self.number
         self._identity = (self._file.st_dev, self._file.st_ino)
-        _newest[self._identity] = self.number
+        _live[self._identity] = self.number
 
     def is_held(self) -> bool:
         """True if the flock is still this claim's, whatever the number says: nobody else can have the lane then."""
@@ -86,10 +105,12 @@ class Claim:
         with contextlib.suppress(OSError):
             if self._is_open(descriptor):
                 os.close(descriptor)
+        if _live.get(self._identity) == self.number:
+            del _live[self._identity]
 
     def _is_open(self, descriptor: int) -> bool:
         """False if somebody closed the descriptor, and its number is another file's or another claim's by now."""
-        if descriptor < 0 or _newest.get(self._identity) != self.number:
+        if descriptor < 0 or _live.get(self._identity) != self.number:
             return False
         return os.path.samestat(os.fstat(descriptor), self._file)
 

@@ -14,7 +14,7 @@ import os
 import numpy as np
 
 from .arrays import SharedArray
-from .claim import WORD, Claim, Refusal
+from .claim import WORD, Claim, Refusal, is_owned
 from .control import Control
 from .errors import LaneBusy
 from .mail import SUPERSEDED, Post
@@ -61,6 +61,9 @@ class Lane(RingWriter):
         for index in range(control.get("lanes")):
             lock_file = claim_segment(control.instance, f"ring{index}")
             if lock_file is None:
+                continue
+            if is_owned(control, index, lock_file):
+                os.close(lock_file)
                 continue
             claim = Claim(control, index, lock_file)
             try:

@@ -135,6 +135,7 @@ _TRAINER: list[Field] = [
     ("metrics.clipped_rewards", "u64", "experiences whose reward lay outside the declared or learned range"),
     ("metrics.left_out", "u64", "experiences not trained on: their numbers are absurd, or a step with them fails"),
     ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
+    ("trainer.claims", "u64", "times the trainer's flock was taken; who finds another number publishes no more"),
 ]
 _COMMANDS: list[Field] = [
     ("command.pause", "u64", "1: the trainer idles; decisions go on"),

@@ -249,10 +249,11 @@ class RingWriter:
     def count_decision(self, decision: int, version: int, nanoseconds: int) -> None:
         """Count one decision, its outcome at the gate and its duration."""
         words = self._words
-        words[self._send_word if decision == SEND else self._wait_word] += 1
+        outcome, bucket = self._send_word if decision == SEND else self._wait_word, latency_bucket(nanoseconds)
+        words[outcome] = (words[outcome] + 1) & WORD
         words[self._version_word] = version
-        words[self._latency_sum_word] += nanoseconds
-        words[self._latency_word + latency_bucket(nanoseconds)] += 1
+        words[self._latency_sum_word] = (words[self._latency_sum_word] + nanoseconds) & WORD
+        words[self._latency_word + bucket] = (words[self._latency_word + bucket] + 1) & WORD
 
     def release(self) -> None:
         """Give the lane back. Whoever uses it afterwards gets a TandemError. Idempotent."""

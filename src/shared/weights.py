@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from . import layout
+from .claim import WORD
 from .control import Control
-from .errors import LayoutMismatch, ModelMismatch, SegmentInvalid
+from .errors import LayoutMismatch, ModelMismatch, SegmentInvalid, TandemError
 from .model_tensors import carried_tensors, check_overlaps, check_tensor
-from .segments import create, segment_facts, segment_path
+from .segments import TRAINER_SEGMENT, claim_segment, create, segment_facts, segment_path
 
 _DTYPES = {
     torch.float64: "F64",
@@ -257,14 +258,30 @@ class Slots:
         self.sequence_words = [layout.offset(f"slot.{j}.sequence") >> 3 for j in range(self.count)]
 
 
+def claim_trainer(instance: str) -> int | None:
+    """Hold the flock of whoever trains: its descriptor, or None if another holds it.
+
+    A publisher that was made before this one's claim publishes no more, should its process still live.
+    """
+    descriptor = claim_segment(instance, TRAINER_SEGMENT)
+    if descriptor is not None:
+        control = Control.attach(instance, check_schema=False)
+        word = layout.offset("trainer.claims") >> 3
+        control.words[word] = (control.words[word] + 1) & WORD
+        control.close()
+    return descriptor
+
+
 class Publisher:
-    """The trainer's end: publishes versions. One per instance (a flock on the first slot says whose it is)."""
+    """The trainer's end: publishes versions. One per instance: make it after `claim_trainer`."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._control = slots.control
         self._words = slots.control.words
         self._version_word = layout.offset("version") >> 3
+        self._claims_word = layout.offset("trainer.claims") >> 3
+        self._claim: int = self._words[self._claims_word]
 
     @property
     def version(self) -> int:
@@ -275,8 +292,12 @@ class Publisher:
         """Publish `flat` (uint8 [bytes], CPU) as `version`, which must be above the published one (or 0, at creation).
 
         The order of the stores is the protocol. An exception or a kill between any two of them leaves every
-        announced version readable.
+        announced version readable. Raises TandemError if another trainer has taken over.
         """
+        if self._words[self._claims_word] != self._claim:
+            raise TandemError(
+                f"instance {self._control.instance!r}: another trainer has taken over; nothing is published"
+            )
         if version <= self.version and version != 0:
             raise ValueError(f"version {version} is not above the published version {self.version}")
         index = version % self._slots.count

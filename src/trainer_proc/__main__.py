@@ -22,7 +22,8 @@ from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.ownership import be_private
 from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import TRAINER_SEGMENT, claim_segment, instance_name
+from ..shared.segments import instance_name
+from ..shared.weights import claim_trainer
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
@@ -60,7 +61,7 @@ def _step_on_zeros(trainer: ContinuousTrainer) -> None:
 
 def take_trainer_lock(instance: str) -> int:
     """Hold the flock of the only trainer; raises TandemError if another trainer lives."""
-    descriptor = claim_segment(instance, TRAINER_SEGMENT)
+    descriptor = claim_trainer(instance)
     if descriptor is None:
         raise TandemError(f"instance {instance!r} has a trainer already")
     return descriptor

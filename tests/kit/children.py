@@ -29,6 +29,7 @@ from channel_kit import (
 )
 from mutants import COUNTER_WRITERS, LANES, PUBLISHERS, READERS, SUBSCRIBERS
 from proof import Planted
+from tandem.shared.errors import TandemError
 
 _folder = Path(".")
 _stop: list[int] = []
@@ -221,6 +222,51 @@ def hold_lane(name: str) -> int:
     while not _stop:
         time.sleep(0.005)
     return lane.index
+
+
+def write_after_stop(name: str, lane: str = "Lane") -> dict[str, Any]:
+    """Own a lane, lose its flock (all descriptors closed, as programs that go into the background do), stop, and go on.
+
+    How many writes were done and how many refused after SIGCONT.
+    """
+    made = attach_channel(name)
+    end = made.claim(LANES[lane])
+    wait_for_reward(end, "a", 1)
+    os.closerange(3, 200)
+    ready()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    done: dict[str, Any] = {"written": 0, "refused": 0}
+    for stamp in range(2, 202):
+        try:
+            add(end, stamp)
+            wait_for_reward(end, "b", stamp)
+            with end.hold():
+                end.reward(key_of("a"), 1.0)
+            done["written"] += 1
+        except TandemError:
+            done["refused"] += 1
+    return done
+
+
+def publish_after_stop(name: str, publisher: str = "Publisher") -> dict[str, Any]:
+    """Train, lose the flock, stop, and publish on; how many versions were published and refused after SIGCONT."""
+    from tandem.trainer_proc.__main__ import take_trainer_lock
+
+    made = attach_channel(name)
+    take_trainer_lock(name)
+    end, room = made.publisher(PUBLISHERS[publisher]), made.room()
+    end.publish(fill(room, 1), 1)
+    os.closerange(3, 200)
+    ready()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    done: dict[str, Any] = {"written": 0, "refused": 0}
+    for version in range(1001, 1201):
+        try:
+            end.publish(fill(room, version), version)
+            done["written"] += 1
+        except TandemError:
+            done["refused"] += 1
+    return done
 
 
 def hold_trainer_lock(name: str) -> None:

@@ -154,6 +154,28 @@ class Lockless(Lane):
         yield True
 
 
+class Heedless(Lane):
+    """Does not look whether the lane is still its own."""
+
+    def check(self) -> None:
+        pass
+
+    def _defend(self) -> None:
+        pass
+
+
+class HeedlessPublisher(_Publishing):
+    """Publishes as documented, and does not look whether another trainer has taken over."""
+
+    def publish(self, flat: torch.Tensor, version: int) -> None:
+        data, slot = self.slot(version)
+        self.control.set(slot + "sequence", 2 * version - 1)
+        data.copy_(flat)
+        self.control.set(slot + "checksum", weights_checksum(data))
+        self.control.set(slot + "sequence", 2 * version)
+        self.control.set("version", version)
+
+
 class Unchecked(ReplayReader):
     """Copies rows without looking at their sequence."""
 
@@ -177,7 +199,12 @@ def set_packed(control: Control, name: str, value: int) -> None:
     struct.pack_into("<Q", control.bytes, layout.offset(name), value)
 
 
-PUBLISHERS: dict[str, Any] = {"Publisher": Publisher, "NoOddMark": NoOddMark, "CounterFirst": CounterFirst}
+PUBLISHERS: dict[str, Any] = {
+    "Publisher": Publisher,
+    "NoOddMark": NoOddMark,
+    "CounterFirst": CounterFirst,
+    "HeedlessPublisher": HeedlessPublisher,
+}
 SUBSCRIBERS: dict[str, Any] = {"Subscriber": Subscriber, "Unguarded": Unguarded, "Lenient": Lenient}
 LANES: dict[str, Any] = {
     "Lane": Lane,
@@ -185,6 +212,7 @@ LANES: dict[str, Any] = {
     "ValidFirst": ValidFirst,
     "Uncounted": Uncounted,
     "Lockless": Lockless,
+    "Heedless": Heedless,
 }
 READERS: dict[str, Any] = {"ReplayReader": ReplayReader, "Unchecked": Unchecked}
 COUNTER_WRITERS: dict[str, Any] = {"whole": set_whole, "packed": set_packed}
