@@ -35,8 +35,13 @@ class Example:
         command: str = plain["inference"]["command"]
         if command != "none":
             words = command.split()
-            words[words.index("--port") + 1] = str(self.port)
+            if "--port" in words:
+                words[words.index("--port") + 1] = str(self.port)
+            else:
+                words[words.index("--bind") + 1] = f"127.0.0.1:{self.port}"
             plain["inference"]["command"] = " ".join(words)
+        if "port" in plain["inference"]:
+            plain["inference"]["port"] = free_port()
         plain["trainer"]["nice"] = 0
         # A busy machine is no reason to kill anything.
         plain["supervisor"] = {"start_timeout": 120.0, "stop_grace": 30.0, "hang_timeout": 30.0}
