@@ -50,7 +50,10 @@ class OtherLayout(NotKept):
 
     def __init__(self, instance: str, error: SegmentError) -> None:
         super().__init__(
-            instance, str(error), f"stop it with the program that started it, or `ctl clean --instance {instance}`"
+            instance,
+            str(error).partition(" (")[0],
+            f"the program that started it can stop it, or `ctl clean --instance {instance}` removes it once nobody uses"
+            " it",
         )
 
 
@@ -138,6 +141,7 @@ def _keep(instance: str, other_layout: bool) -> list[str]:
         return []  # it was never complete, or is of before the machine's last start
     from ..shared.keep import keep as keep_experiences
 
+    data_dir = None
     try:
         data_dir = control.schema.get("data_dir")
         if data_dir is None:
@@ -147,8 +151,12 @@ def _keep(instance: str, other_layout: bool) -> list[str]:
         keep_experiences(control, Path(folder))
         return [f"kept its experiences in {folder}"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"{error.strerror}: {error.filename2 or error.filename}" if isinstance(error, OSError) else repr(error)
-        raise NotKept(instance, f"its experiences could not be kept ({why})", "make room and do this again") from error
+        why = str(error.strerror or error) if isinstance(error, OSError) else repr(error)
+        raise NotKept(
+            instance,
+            f"its experiences could not be kept in {data_dir} ({why})",
+            "mend that and do this again, or `ctl up` goes on with it",
+        ) from error
     finally:
         control.close()
 
