@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 
 from .durable import SEAL, seal, set_aside, sync_folder, unseal, write_synced
 from .errors import CheckpointError, SpoiltCheckpoint
-from .finite import not_finite
+from .finite import became_not_finite, not_finite
 from .weights import FlatModel
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,16 @@ class Checkpoint:
             raise SpoiltCheckpoint(f"{self.folder / name}: {min(spoilt)} has a value that is not finite")
         return tensors
 
-    def check(self) -> None:
-        """Read both files: raises CheckpointError, naming what is wrong, if they cannot be used."""
-        self._read(_MODEL)
+    def check(self, fresh: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Read both files: raises CheckpointError, naming what is wrong, if they cannot be used.
+
+        With a `fresh` model's tensors, what is not finite there may be so here, and nothing else.
+        """
+        spoilt = None if fresh is None else became_not_finite(self._read(_MODEL), fresh)
+        if spoilt is not None:
+            raise SpoiltCheckpoint(f"{self.folder / _MODEL}: {spoilt} has a value that is not finite")
+        if fresh is None:
+            self._read(_MODEL)
         self._read(_OPTIMISER)
 
     def load_model(self, flat: FlatModel) -> None:
@@ -143,15 +150,15 @@ class CheckpointStore:
                 log.error("checkpoint %s is left out: %s", path, error)
         return found
 
-    def newest(self, repair: bool = False) -> Checkpoint | None:
-        """The newest checkpoint whose files match their hashes and hold finite numbers, or None.
+    def newest(self, repair: bool = False, fresh: Mapping[str, torch.Tensor] | None = None) -> Checkpoint | None:
+        """The newest checkpoint whose files match their hashes and hold finite numbers (see `check`), or None.
 
         With `repair` those that cannot be used and are newer are set aside by name, else they are only named.
         """
         for path in reversed(self._folders()):
             try:
                 checkpoint = Checkpoint(path, read_manifest(path))
-                checkpoint.check()
+                checkpoint.check(fresh)
             except CheckpointError as error:
                 if repair:
                     set_aside(path, "not-finite" if isinstance(error, SpoiltCheckpoint) else "damaged", str(error))

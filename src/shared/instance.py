@@ -188,7 +188,7 @@ def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
     CheckpointError if the newest good checkpoint belongs to another model.
     """
     store = CheckpointStore(data_dir / "checkpoints")
-    checkpoint = store.newest(repair)
+    checkpoint = store.newest(repair, flat.state())
     kept = find_kept(data_dir / "kept", repair)
     unusable = None
     if kept is not None and kept.version > (0 if checkpoint is None else checkpoint.version):

@@ -285,7 +285,7 @@ class BufferAssignedAnewInTraining(Plain):
         return (self.layer(observations - self.mean),)
 
 
-@bad("layer.weight", "training replaces")
+@good
 class ParameterMovedInTraining(Plain):
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
         if self.training:

@@ -114,7 +114,7 @@ def test_an_interrupt_leaves_nobody_waiting() -> None:
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(asyncio.wait(asked))
         loop.run_until_complete(asyncio.wait(asked, timeout=20))
-        assert [task.cancelled() for task in asked] == [True, True]
+        assert all("KeyboardInterrupt" in str(task.exception()) for task in asked)
         assert loop.run_until_complete(batcher.decide("c", None)) == "c"
     finally:
         loop.close()

@@ -210,8 +210,8 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     assert weights(Instance(first.name)) == (3, 0.25)
     names = sorted(path.name for path in folder.iterdir())
     assert names[0] == "000000000003"
-    assert [name.partition("-")[0] for name in names[1:-2]] == [
-        "000000000004.damaged", "000000000005.damaged", "000000000006.damaged", f"{10**9:012d}.damaged",
+    assert [name.rpartition("-")[0] for name in names[1:-2]] == [
+        "000000000004.damaged", "000000000005.not-finite", "000000000006.damaged", f"{10**9:012d}.damaged",
         f"{10**30}.damaged",
     ]  # fmt: skip
     assert "value that is not finite" in caplog.text
