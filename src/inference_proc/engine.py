@@ -179,10 +179,10 @@ class Engine:
         started = time.perf_counter_ns()
         with self._lock:
             self._notice_reset()
-            self._collect()
+            self._recorder.collect()
             turns, features = self._encode(turns, results)
             for turn in turns:
-                self._remember(turn)
+                remember(turn, self._recorder, self._judge)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
             draws = self._act(features.copy()) if turns else []
             try:
@@ -229,6 +229,8 @@ class Engine:
                 remembered, context, features, draw.storable, verdict, version, timestamp, turn.territory_id
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
+        except TandemError:
+            raise
         except Exception:
             # What is remembered must not be an older decision that this one took the place of.
             remembered.context, remembered.action, remembered.executed = None, (), False
@@ -331,7 +333,7 @@ class Engine:
             self._reload()
         with self._lock:
             self._notice_reset()
-            self._collect()
+            self._recorder.collect()
             self._recorder.expire(time.time())
         self._health.look()
 
@@ -362,19 +364,6 @@ class Engine:
         """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""
         self._lock = lock
         self.lane.disown()
-
-    def _collect(self) -> None:
-        """Take in the rewards that arrived at other processes. What they left in shared memory fails no decision."""
-        try:
-            self._recorder.collect()
-        except Exception:
-            self._survived("rewards that arrived elsewhere could not be taken in")
-
-    def _remember(self, turn: Turn) -> None:
-        try:
-            remember(turn, self._recorder, self._judge)
-        except Exception:
-            self._survived("what is remembered of a key could not be used")
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None

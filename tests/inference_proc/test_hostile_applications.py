@@ -24,20 +24,25 @@ def raising(error: BaseException) -> Any:
     raise error
 
 
+class Unreadable(Exception):
+    """An application's own error."""
+
+
 def test_what_encode_raises_is_a_value_error(hostile: Made) -> None:
-    """A ValueError of the application's own passes as it is, with its class; anything else is its cause."""
+    """What Python itself raises for senseless data, that is; an error that somebody defined passes as it is."""
     engine, hooks = hostile(encode=True)
-
-    class Unreadable(ValueError):
-        pass
-
-    own, other = Unreadable("no hour"), KeyError("hour")
-    hooks["encode"] = lambda seen: raising(own if seen[0] else other)
-    with pytest.raises(Unreadable) as passed:
-        engine.decide("a", [1, 0])
-    with pytest.raises(ValueError, match=r"^observation: cannot be encoded: KeyError\('hour'\)") as wrapped:
-        engine.decide("a", [0, 0])
-    assert (passed.value, wrapped.value.__cause__) == (own, other)
+    errors = [KeyError("hour"), AttributeError("hour"), Unreadable("hour"), TimeoutError("hour"), ValueError("hour")]
+    hooks["encode"] = lambda seen: raising(errors[seen])
+    for number, error in enumerate(errors[:2]):
+        with pytest.raises(ValueError, match=r"^observation: cannot be encoded: .*Error\('hour'\)") as wrapped:
+            engine.decide("a", number)
+        assert wrapped.value.__cause__ is error
+    for number, error in enumerate(errors[2:], start=2):
+        with pytest.raises(type(error)) as passed:
+            engine.decide("a", number)
+        assert passed.value is error
+    results = engine.decide_many([("a", number, "") for number in range(len(errors))])
+    assert all(isinstance(result, Exception) for result in results)
     assert engine.get_stats()["decided"] == 0
 
 
