@@ -15,7 +15,6 @@ from proof import Planted, at_line, raise_planted
 from tandem.inference_proc.engine import Engine
 from tandem.shared.weights import FlatModel, Publisher
 
-
 EngineOf = Callable[..., Engine]
 
 
