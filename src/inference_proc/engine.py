@@ -28,7 +28,7 @@ from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
 from ..shared.segments import instance_name
 from ..shared.stats import seconds_since
-from ..shared.values import as_number, as_text, fits_float32, shown
+from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
@@ -229,11 +229,11 @@ class Engine:
                 remembered, context, features, draw.storable, verdict, version, timestamp, turn.territory_id
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
-        except TandemError:
-            raise
-        except Exception:
+        except BaseException as error:
             # What is remembered must not be an older decision that this one took the place of.
             remembered.context, remembered.action, remembered.executed = None, (), False
+            if not isinstance(error, BAD_DATA):
+                raise
             self._survived("a decision could not be recorded")
         if verdict.send:
             self._judge.sent(turn.key, draw.action)

@@ -254,9 +254,10 @@ def test_a_computed_reward_that_is_no_number_rewards_nothing(hostile: Made) -> N
 def test_a_context_that_does_not_fit_costs_one_record(hostile: Made) -> None:
     """Counted as an error; the answer comes, and neither an older decision nor a later one takes the blame."""
     engine, hooks = hostile(reward=True)
-    for count, value in enumerate([None, "x", np.zeros(3), np.zeros(2, [("before", "<f4")]), {}, Vexing()], start=1):
+    contexts = [None, "x", np.zeros(3), np.zeros(2, [("before", "<f4")]), {}, Vexing(), Unreadable(), KeyError("a")]
+    for count, value in enumerate(contexts, start=1):
         engine.decide(f"{count}", [0.25, 0])
-        hooks["context"] = lambda seen, value=value: value
+        hooks["context"] = lambda seen, value=value: raising(value) if isinstance(value, Exception) else value
         decision = engine.decide(f"{count}", [0.5, 0])
         assert decision.last_reward == 0.25
         assert engine.lane.get("errors") == count
