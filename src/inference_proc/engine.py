@@ -29,7 +29,7 @@ from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
 from ..shared.segments import instance_name
 from ..shared.stats import seconds_since
-from ..shared.values import as_number, as_text, fits_float32, shown
+from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
@@ -180,10 +180,10 @@ class Engine:
         started = time.perf_counter_ns()
         with self._lock:
             self._notice_reset()
-            self._collect()
+            self._recorder.collect()
             turns, features = self._encode(turns, results)
             for turn in turns:
-                self._remember(turn)
+                remember(turn, self._recorder, self._judge)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
             draws = self._act(features.copy()) if turns else []
             try:
@@ -230,9 +230,11 @@ class Engine:
                 remembered, context, features, draw.storable, verdict, version, timestamp, turn.territory_id
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
-        except Exception:
+        except BaseException as error:
             # What is remembered must not be an older decision that this one took the place of.
             remembered.context, remembered.action, remembered.executed = None, (), False
+            if not isinstance(error, BAD_DATA):
+                raise
             self._survived("a decision could not be recorded")
         if verdict.send:
             self._judge.sent(turn.key, draw.action)
@@ -332,7 +334,7 @@ class Engine:
             self._reload()
         with self._lock:
             self._notice_reset()
-            self._collect()
+            self._recorder.collect()
             self._recorder.expire()
             if self._coupled is not None:
                 self._coupled.beat()
@@ -376,19 +378,6 @@ class Engine:
         """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""
         self._lock = lock
         self.lane.disown()
-
-    def _collect(self) -> None:
-        """Take in the rewards that arrived at other processes. What they left in shared memory fails no decision."""
-        try:
-            self._recorder.collect()
-        except Exception:
-            self._survived("rewards that arrived elsewhere could not be taken in")
-
-    def _remember(self, turn: Turn) -> None:
-        try:
-            remember(turn, self._recorder, self._judge)
-        except Exception:
-            self._survived("what is remembered of a key could not be used")
 
     def _train_coupled(self, row: np.void) -> None:
         assert self._coupled is not None

@@ -85,10 +85,16 @@ class Judge:
         )
 
     def context(self, observation: Any) -> NDArray[Any] | None:
-        """What the reward of a decision on this observation will be computed from, in memory of its own. May raise."""
+        """What the reward of a decision on this observation will be computed from, in memory of its own.
+
+        Raises ValueError if the application raises or gives something else.
+        """
         if self.rewards is None:
             return None
-        context, wanted = np.asarray(self.rewards.context(observation)), self._context_dtype
+        try:
+            context, wanted = np.asarray(self.rewards.context(observation)), self._context_dtype
+        except Exception as error:
+            raise ValueError(f"context: {error!r}") from error
         if context.shape != () or not (context.dtype == wanted or np.can_cast(context.dtype, wanted, "same_kind")):
             raise ValueError(f"context: is {context.dtype} {context.shape}; it must be one {wanted}")
         return context.astype(wanted)

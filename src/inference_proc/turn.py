@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
 
-from ..shared.records import PENDING_KEY_BYTES, encode_key
 from ..shared.values import as_text, described
 from .judge import Judge
 from .recorder import Recorder, Remembered
@@ -71,15 +69,8 @@ def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
 
 
 def remember(turn: Turn, recorder: Recorder, judge: Judge) -> None:
-    """Recall the turn's key, and complete its previous decision with the reward that the turn's observation brings.
-
-    May raise for what lies in shared memory; the turn goes on without a past then.
-    """
-    try:
-        turn.remembered, evicted = recorder.recall(turn.key)
-    except BaseException:
-        turn.remembered = Remembered(encode_key(turn.key, PENDING_KEY_BYTES), deque(maxlen=10))
-        raise
+    """Recall the turn's key, and complete its previous decision with the reward that the turn's observation brings."""
+    turn.remembered, evicted = recorder.recall(turn.key)
     if evicted is not None:
         judge.forget(evicted)
     remembered, context = turn.remembered, turn.remembered.context

@@ -92,7 +92,8 @@ class FeatureEncoder:
     def write(self, observation: Any, target: NDArray[np.float32]) -> None:
         """Encode into `target` (float32[F]).
 
-        Raises ValueError, also for what else `encode` raises, if the features are not F finite numbers.
+        Raises ValueError if the features are not F finite numbers, and in place of Python's own errors that `encode`
+        raises (KeyError, TypeError, ...). Those that the application defines pass as they are, and so do time limits.
         """
         if self._is_plain:
             if _are_plain(observation, self._shape[0]):
@@ -111,7 +112,7 @@ class FeatureEncoder:
     def _encoded(self, observation: Any) -> Any:
         try:
             return self._encode(observation)
-        except ValueError:
-            raise
         except Exception as error:
+            if isinstance(error, (ValueError, OSError)) or type(error).__module__ != "builtins":
+                raise
             raise ValueError(f"observation: cannot be encoded: {error!r}") from error

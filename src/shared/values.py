@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import reprlib
+import struct
 from typing import Any
 
 FLOAT32_MAX = 3.4028234663852886e38
 FLOAT32_TINY = 1.1754943508222875e-38
 """The smallest normal float32."""
+
+BAD_DATA = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What senseless data make Python raise. Anything else (a time limit, the end of the program) is for the caller."""
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60

@@ -24,20 +24,25 @@ def raising(error: BaseException) -> Any:
     raise error
 
 
+class Unreadable(Exception):
+    """An application's own error."""
+
+
 def test_what_encode_raises_is_a_value_error(hostile: Made) -> None:
-    """A ValueError of the application's own passes as it is, with its class; anything else is its cause."""
+    """What Python itself raises for senseless data, that is; an error that somebody defined passes as it is."""
     engine, hooks = hostile(encode=True)
-
-    class Unreadable(ValueError):
-        pass
-
-    own, other = Unreadable("no hour"), KeyError("hour")
-    hooks["encode"] = lambda seen: raising(own if seen[0] else other)
-    with pytest.raises(Unreadable) as passed:
-        engine.decide("a", [1, 0])
-    with pytest.raises(ValueError, match=r"^observation: cannot be encoded: KeyError\('hour'\)") as wrapped:
-        engine.decide("a", [0, 0])
-    assert (passed.value, wrapped.value.__cause__) == (own, other)
+    errors = [KeyError("hour"), AttributeError("hour"), Unreadable("hour"), TimeoutError("hour"), ValueError("hour")]
+    hooks["encode"] = lambda seen: raising(errors[seen])
+    for number, error in enumerate(errors[:2]):
+        with pytest.raises(ValueError, match=r"^observation: cannot be encoded: .*Error\('hour'\)") as wrapped:
+            engine.decide("a", number)
+        assert wrapped.value.__cause__ is error
+    for number, error in enumerate(errors[2:], start=2):
+        with pytest.raises(type(error)) as passed:
+            engine.decide("a", number)
+        assert passed.value is error
+    results = engine.decide_many([("a", number, "") for number in range(len(errors))])
+    assert all(isinstance(result, Exception) for result in results)
     assert engine.get_stats()["decided"] == 0
 
 
@@ -249,9 +254,10 @@ def test_a_computed_reward_that_is_no_number_rewards_nothing(hostile: Made) -> N
 def test_a_context_that_does_not_fit_costs_one_record(hostile: Made) -> None:
     """Counted as an error; the answer comes, and neither an older decision nor a later one takes the blame."""
     engine, hooks = hostile(reward=True)
-    for count, value in enumerate([None, "x", np.zeros(3), np.zeros(2, [("before", "<f4")]), {}, Vexing()], start=1):
+    contexts = [None, "x", np.zeros(3), np.zeros(2, [("before", "<f4")]), {}, Vexing(), Unreadable(), KeyError("a")]
+    for count, value in enumerate(contexts, start=1):
         engine.decide(f"{count}", [0.25, 0])
-        hooks["context"] = lambda seen, value=value: value
+        hooks["context"] = lambda seen, value=value: raising(value) if isinstance(value, Exception) else value
         decision = engine.decide(f"{count}", [0.5, 0])
         assert decision.last_reward == 0.25
         assert engine.lane.get("errors") == count
