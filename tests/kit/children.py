@@ -269,6 +269,38 @@ def publish_after_stop(name: str, publisher: str = "Publisher") -> dict[str, Any
     return done
 
 
+def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int) -> None:
+    """Decide under keys that are shared with the other workers, and reward whatever waits, wherever, with retries.
+
+    Each decision is journalled before it can be rewarded, each acknowledged reward right after the answer. A reward's
+    value names it: no two are the same.
+    """
+    made = attach_channel(name)
+    end = made.claim(LANES[lane])
+    rng = np.random.default_rng(seed)
+    ready()
+    with open(journal, "a", encoding="utf-8") as file:
+        number = 0
+        while not _stop:
+            number += 1
+            key = f"k{rng.integers(12)}"
+            value = float(seed * 4096 + number % 4096)
+            choice = rng.random()
+            if choice < 0.4:
+                wait_for_reward(end, key, end.get("tickets") + 1)
+            else:
+                for _ in range(2 if choice < 0.5 else 1):
+                    with end.hold():
+                        taken = end.reward(key_of(key), value) is not False
+                    if taken:
+                        file.write(f"{value}\n")
+                        file.flush()
+            if number % 5 == 0:
+                with end.hold():
+                    end.collect()
+    end.release()
+
+
 def hold_trainer_lock(name: str) -> None:
     """Be the instance's trainer until told to stop."""
     from tandem.trainer_proc.__main__ import take_trainer_lock

@@ -164,6 +164,17 @@ class Heedless(Lane):
         pass
 
 
+class Oblivious(Lane):
+    """Gives decisions up, and completes them, without looking whether another process has a reward for them."""
+
+    def complete(self, key: bytes, reward: float) -> Any:
+        place = self.pending.place_of(key)
+        return None if place is None else self._finish(key, place, reward)
+
+    def _ask_before_removing(self, key: bytes) -> None:
+        pass
+
+
 class HeedlessPublisher(_Publishing):
     """Publishes as documented, and does not look whether another trainer has taken over."""
 
@@ -213,6 +224,7 @@ LANES: dict[str, Any] = {
     "Uncounted": Uncounted,
     "Lockless": Lockless,
     "Heedless": Heedless,
+    "Oblivious": Oblivious,
 }
 READERS: dict[str, Any] = {"ReplayReader": ReplayReader, "Unchecked": Unchecked}
 COUNTER_WRITERS: dict[str, Any] = {"whole": set_whole, "packed": set_packed}

@@ -1,0 +1,77 @@
+"""Each reward counts at most once, an acknowledged one is never lost: retries, kills, several workers on one key."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from channel_kit import balance
+from proof import figure, size
+
+MakeChannel = Callable[..., Any]
+WORKERS = 2
+
+
+def reconcile(channel: MakeChannel, nursery: Any, folder: Path, lane: str, kills: int) -> dict[str, int]:
+    """Kill workers that decide and reward under shared keys, again and again; compare their journals with the rings."""
+    made = channel(lanes=WORKERS, capacity=400_000, pending=8)
+    rng = np.random.default_rng(1)
+    workers: dict[int, Any] = {}
+    seed = 0
+    for kill in range(kills + 1):
+        for worker in range(WORKERS):
+            if worker not in workers:
+                seed += 1
+                journal = str(folder / f"journal{seed}")
+                arguments = {"worker": worker, "journal": journal, "seed": seed}
+                workers[worker] = nursery.start("decide_and_reward", name=made.name, lane=lane, **arguments).ready()
+        if kill < kills:
+            time.sleep(float(rng.uniform(0.01, 0.06)))
+            workers.pop(int(rng.integers(WORKERS))).kill()
+    time.sleep(0.1)
+    for child in workers.values():
+        child.stop()
+    # Whoever owns the lanes next takes in what was acknowledged last.
+    lanes = [made.claim() for _ in range(WORKERS)]
+    for end in lanes:
+        end.collect()
+    acknowledged = Counter(
+        float(line) for path in folder.glob("journal*") for line in path.read_text(encoding="utf-8").split("\n")[:-1]
+    )
+    rows = made.reader(verify=True).recent(10**9)
+    counted = Counter(rows["actual_reward"].astype(np.float64).tolist())
+    return {
+        "acknowledged": sum(acknowledged.values()),
+        "counted": len(rows),
+        "lost": sum((acknowledged - counted).values()),
+        "twice": len(rows) - len(np.unique(rows["ticket"])),
+        "superseded": sum(end.get("superseded") for end in lanes),
+        "unbalanced": sum(balance(made.control, index) != 0 for index in range(WORKERS)),
+        "miscounted": sum(end.get("reward_count") != end.get("completed") for end in lanes),
+        "unsure": len(rows) - sum((acknowledged & counted).values()),
+    }
+
+
+@pytest.mark.timeout(3600)
+def test_promise_47_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
+    """After 20 kills every acknowledged reward is in a ring, none twice, and every decision is accounted for.
+
+    A worker that was killed between a reward's completion and its journal leaves one that counts and nobody knows of.
+    """
+    kills = size(20, 500)
+    found = reconcile(channel, nursery, tmp_path, "Lane", kills)
+    assert found["lost"] == found["twice"] == found["unbalanced"] == found["miscounted"] == 0, found
+    assert found["acknowledged"] > 50 * kills
+    assert found["superseded"] > kills
+    assert found["unsure"] <= kills, found
+    figure(47, f"{found['acknowledged']:,} acknowledged rewards, 0 lost, 0 twice, in {kills} kills of 2 workers")
+
+
+def test_a_lane_that_does_not_ask_loses_rewards(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
+    """The same comparison finds the rewards that a lane loses which settles decisions without looking for letters."""
+    assert reconcile(channel, nursery, tmp_path, "Oblivious", 8)["lost"] > 0
