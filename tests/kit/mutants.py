@@ -20,6 +20,7 @@ from tandem.shared.records import PREFIX_BYTES, checksum
 from tandem.shared.sampler import ReplayReader
 from tandem.shared.weights import Publisher, Slots, Subscriber
 from tandem.shared.weights import checksum as weights_checksum
+from tandem.trainer_proc.joined import Joined
 
 
 class _Publishing(Publisher):
@@ -228,3 +229,17 @@ LANES: dict[str, Any] = {
 }
 READERS: dict[str, Any] = {"ReplayReader": ReplayReader, "Unchecked": Unchecked}
 COUNTER_WRITERS: dict[str, Any] = {"whole": set_whole, "packed": set_packed}
+
+
+class Unmended(Joined):
+    """A flat leaf that trusts its parameters to stay joined to it."""
+
+    def __init__(self, parameters: list[torch.Tensor]) -> None:
+        super().__init__(parameters)
+        super().zero()
+
+    def zero(self) -> None:
+        self._gradient.zero_()
+
+    def collect(self) -> None:
+        pass
