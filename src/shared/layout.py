@@ -118,7 +118,11 @@ _TRAINER: list[Field] = [
     ("trainer.refused_in_row", "u64", "candidates refused since the last successful step"),
     ("trainer.failed_in_row", "u64", "steps that raised since the last successful one"),
     ("trainer.loss_not_finite", "u64", "steps in a row whose loss was not a finite number"),
-    ("trainer.still_in_row", "u64", "successful steps in a row that did not move the parameters"),
+    (
+        "trainer.still_in_row",
+        "u64",
+        "successful steps in a row by which the parameters did not move, or only by momentum",
+    ),
     ("trainer.unsampled_ticks", "u64", "ticks in a row without a batch, although enough new experiences had come in"),
     ("trainer.unsampled", "u64", "experiences that had come in since the last batch, at the newest of these ticks"),
     ("trainer.rejected_in_row", "u64", "decisions refused for their values since the last experience came in"),

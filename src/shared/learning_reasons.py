@@ -101,8 +101,8 @@ def _still(control: Control) -> str:
         return ""
     return (
         f"the weights stand still: each of the last {count} training steps succeeded and published a version, and none"
-        " moved the parameters; does the learner train the model that it was given, with gradients and a learning rate"
-        " that is large enough?"
+        " moved the parameters (or momentum alone did, without a gradient); does the learner train the model that it"
+        " was given, with gradients that reach the optimiser and a learning rate that is large enough?"
     )
 
 

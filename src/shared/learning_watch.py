@@ -25,6 +25,11 @@ _SMALLEST_RMS = 0.1
 """The norm of parameters that are smaller than this on average is taken as if they were not: they may start at zero."""
 _BLOCK = 1 << 14
 """Bytes compared at once: in a model that learns, the first block has moved and the rest is not looked at."""
+_PARALLEL, _SHORTER = 0.9999, 0.97
+"""Steps that coast: cosine to the step before, and length as a share of its length, at most."""
+_COASTING = 100
+"""Steps for which a movement of less than a tenth of that before it began to coast still counts as coasting: it is lost
+in rounding before it ends."""
 _FACTS = (
     "refused_in_row",
     "failed_in_row",
@@ -58,6 +63,7 @@ class LearningWatch:
         self._flat = flat
         self._clock = clock
         self._parameters = parameter_bytes(flat)
+        self._coast = Coast(self._parameters)
         lanes = range(control.get("lanes"))
         self._words = [[layout.offset(f"lane.{lane}.{name}") >> 3 for lane in lanes] for name in _COUNTED]
         self._seen = self._totals()
@@ -70,7 +76,9 @@ class LearningWatch:
         self._set("refused_in_row", 0)
         self._set("failed_in_row", 0)
         self._sampled(loss)
-        if is_moved(self._parameters, before, self._flat.flat):
+        after = self._flat.flat
+        is_coasting = self._coast.look(before, after)
+        if is_moved(self._parameters, before, after) and not is_coasting:
             self._set("still_in_row", 0)
         else:
             self._count("still_in_row")
@@ -157,6 +165,43 @@ def parameter_bytes(flat: FlatModel) -> list[tuple[int, int, torch.dtype]]:
         for spec in flat.layout.specs
         if spec.length and (spec.name in names or not names)
     ]
+
+
+class Coast:
+    """Tells steps that only coast: an optimiser with momentum goes on for long after the last gradient reached it.
+
+    Each such step has the direction of the one before and is shorter by the momentum. Looked at in one block of the
+    largest parameter.
+    """
+
+    def __init__(self, parameters: list[tuple[int, int, torch.dtype]]) -> None:
+        floats = [place for place in parameters if place[2].is_floating_point]
+        start, end, self._dtype = max(floats, key=lambda place: place[1] - place[0], default=(0, 0, torch.float32))
+        self._place = slice(start, min(end, start + _BLOCK))
+        self._last = np.zeros(0, np.float32)
+        self._length = self._began = 0.0
+        self._coasted = 0
+
+    def look(self, before: torch.Tensor, after: torch.Tensor) -> bool:
+        """Take in one step's movement (uint8 [bytes] each); True if it coasts."""
+        old, new = before[self._place].view(self._dtype), after[self._place].view(self._dtype)
+        moved = (new - old).float().cpu().numpy()
+        length, last = math.sqrt(moved @ moved), self._length
+        is_coasting = (
+            0.0 < length <= _SHORTER * last
+            and moved.size == self._last.size > 1
+            and float(moved @ self._last) >= _PARALLEL * length * last
+        )
+        if is_coasting:
+            self._began = self._began or last
+            self._coasted = 1
+        elif self._began and length < 0.1 * self._began and self._coasted < _COASTING:
+            is_coasting = True
+            self._coasted += 1
+        else:
+            self._began = 0.0
+        self._last, self._length = moved, length
+        return is_coasting
 
 
 def is_moved(parameters: list[tuple[int, int, torch.dtype]], before: torch.Tensor, after: torch.Tensor) -> bool:

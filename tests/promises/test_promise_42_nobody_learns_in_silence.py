@@ -84,6 +84,16 @@ class Elsewhere(PolicyGradient):
         super().__init__(copy.deepcopy(model), heads, config)
 
 
+class Coasts(PolicyGradient):
+    """After ten steps no gradient reaches the optimiser any more; its momentum goes on."""
+
+    def _zero_gradients(self):
+        super()._zero_gradients()
+        if self.updates > 10:
+            for parameter in self.model.parameters():
+                parameter.grad = None
+
+
 class Spoils(PolicyGradient):
     def step(self, batch):
         result = super().step(batch)
@@ -265,6 +275,7 @@ def told_everywhere(shop: Shop, name: str) -> str:
         ("NotFinite", {}, "loss_not_finite"),
         ("Idle", {}, "weights_still"),
         ("Elsewhere", {}, "weights_still"),
+        ("Coasts", {}, "weights_still"),
         ("Idle", {"settings": {"counting": True}}, "weights_still"),
         ("PolicyGradient", {"trainer": {"learning_rate": 1e-13}}, "weights_still"),
         ("Spoils", {}, "refused"),
@@ -283,8 +294,8 @@ def test_promise_42_a_step_that_teaches_nothing_is_named(
     made = shop(learner, **options)
     before = made.weights()
     found = made.named()
-    if learner != "NotFinite" and "counting" not in options.get("settings", {}) and "learning_rate" not in str(options):
-        assert made.weights() == before, "the plant must keep the weights where they are"
+    if learner in ("Idle", "Elsewhere", "Spoils", "Jumps", "Raises", "Turns") and not options.get("settings"):
+        assert made.weights() == before, "the plant must keep the weights"
     assert found.get(name, TICKS + 1) <= TICKS, found
     told_everywhere(made, name)
     figure(42, f"{name} ({learner}): named after {found[name]} ticks")
@@ -351,7 +362,8 @@ def test_a_choice_that_is_never_taken_any_more_is_a_notice(shop: Callable[..., S
     assert learning_notices(made.trainer.control) == []
     layer = made.trainer.flat.model.layer
     layer.bias.data.copy_(layer.bias.new_tensor([0.0, 0.0, -60.0, -60.0, 60.0]))
-    assert made.named(lambda: made.sell(50)) == {}
+    # So far collapsed that hardly a gradient is left: that is a reason of its own.
+    assert made.named(lambda: made.sell(50)).keys() <= {"weights_still"}
     (notice,) = learning_notices(made.trainer.control)
     assert notice.startswith("4 choice(s) are never taken any more, among them choice 2 of head place")
     shown = view.status(made.engine.name)
