@@ -198,7 +198,10 @@ class SupervisorConfig:
     )
     log_max_bytes: int = setting(10_000_000, "size at which a log file is rotated", at_least=4096)
     log_files: int = setting(3, "rotated log files kept", at_least=1)
-    mode: str = setting("0600", "permissions of the segments", choices=("0600", "0640", "0644", "0660"))
+    mode: str = setting(
+        "0600", "of the segments: 0640 the group looks, 0644 everybody does, 0660 the group operates; files follow",
+        choices=("0600", "0640", "0644", "0660"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

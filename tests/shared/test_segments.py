@@ -65,6 +65,15 @@ def test_no_room_is_an_error_that_leaves_nothing(instance_name: str, monkeypatch
     assert not os.path.exists(segment_path(instance_name, "part"))
 
 
+def test_a_size_beyond_any_file_system_is_the_same_error(instance_name: str) -> None:
+    """A setting with many digits too many is no traceback."""
+    for size in (2**62, 2**70):
+        with pytest.raises(SegmentSpaceError) as caught:
+            create(instance_name, "part", size)
+        assert caught.value.needed == size
+    assert not os.path.exists(segment_path(instance_name, "part"))
+
+
 def test_other_failures_pass_and_leave_nothing(instance_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that is not about room is passed on."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tandem.shared import ownership
 from tandem.shared.config import SupervisorConfig
 from tandem.shared.control import Control
 from tandem.supervisor import family
@@ -34,6 +35,17 @@ def work():
         time.sleep(0.02)
 """
 """What every program begins with: it plays a trainer that needs no torch."""
+
+
+@pytest.fixture(autouse=True)
+def umask_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands that run in the test's own process change its umask; the next test finds it as it was."""
+    for name in ("_before", "_mask"):
+        monkeypatch.setattr(ownership, name, getattr(ownership, name))
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)
 
 
 @pytest.fixture

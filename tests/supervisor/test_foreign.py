@@ -137,6 +137,27 @@ def test_an_engine_does_not_attach_to_a_strangers_instance(instance_name: str, v
     looked.close()
 
 
+def test_a_strangers_folder_is_refused(
+    instance_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], control: Control
+) -> None:
+    """`up` writes no log into a folder of another user's, or beside a link that another user put there."""
+    other_user.need_root()
+    control.close()
+    os.unlink(control.path)
+    (tmp_path / "c.yaml").write_text(f"data_dir: {tmp_path}\ninference: {{command: none}}\n", encoding="utf-8")
+    folder = tmp_path / instance_name
+    folder.mkdir()
+    (folder / "logs").symlink_to(tmp_path)
+    os.lchown(folder / "logs", other_user.NOBODY, other_user.NOBODY)
+    for path in (folder / "logs", folder):
+        os.lchown(path, other_user.NOBODY, other_user.NOBODY)
+        for detached in ([], ["-d"]):
+            text = refused(capsys, "up", *detached, "--instance", instance_name, "--config", str(tmp_path / "c.yaml"))
+            assert str(path) in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", instance_name]
+    assert not list_segments(instance_name)
+
+
 def test_a_stranger_cannot_keep_an_owner_from_stopping(instance_name: str, control: Control) -> None:
     """Segments that a stranger adds to a living instance's name are left, and named; the owner's go."""
     other_user.need_root()

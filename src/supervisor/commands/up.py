@@ -50,13 +50,13 @@ def run(options: argparse.Namespace) -> int:
     holder, _ = lock.holder(options.instance)
     if holder:
         raise lock.InstanceBusy(options.instance, holder)
+    be_private(config.supervisor.mode)
+    own_folder(Path(config.data_dir).absolute() / options.instance)
     if options.detach:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
     supervisor = Supervisor(options.instance, config, options.fresh, config_file=absolute(path))
     supervisor.detached = options.report is not None
-    be_private(config.supervisor.mode)
-    own_folder(supervisor.folder)
     _start_logging(supervisor, config, to_file=options.report is None)
     supervisor.handle_signals(hangup=options.report is None)
     try:
@@ -173,8 +173,6 @@ def describe(message: dict[str, Any]) -> list[str]:
 
 def _detach(options: argparse.Namespace, path: str | None, config: Config) -> int:
     supervisor = Supervisor(options.instance, config)
-    be_private(config.supervisor.mode)
-    own_folder(supervisor.folder)
     output = LogFile(
         supervisor.folder / "logs" / "supervisor.log", config.supervisor.log_max_bytes, config.supervisor.log_files
     )
