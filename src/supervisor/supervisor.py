@@ -37,8 +37,6 @@ from .probes import ServerProbe, TrainerProbe
 
 log = logging.getLogger(__name__)
 
-__all__ = ["StartFailed", "Supervisor"]
-
 _TURN = 0.2
 """Longest wait of the loop, seconds; a death or a signal ends it at once."""
 _EAGER_TURN = 0.02

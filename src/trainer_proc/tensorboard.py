@@ -78,9 +78,13 @@ class EventFiles:
         while not self._closing.wait(_INTERVAL):
             self._write_new()
         self._write_new()
+        self._drop_file()
+
+    def _drop_file(self) -> None:
         if self._file is not None:
             with contextlib.suppress(Exception):
                 self._file.close()
+            self._file = None
 
     def _write_new(self) -> None:
         head = int(self._control.get("history.head"))
@@ -92,7 +96,7 @@ class EventFiles:
             return
         try:
             if self._file is not None and not self._folder.is_dir():
-                self._file = None  # the folder was removed with the file in it
+                self._drop_file()  # the folder was removed with the file in it
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._open(str(self._folder / "events"))
@@ -103,7 +107,7 @@ class EventFiles:
             version = int(self._control.get("version"))
             self._warn.warning(log, "version %d: TensorBoard files cannot be written: %s", version, error)
             # The file may end in half an event, behind which nothing can be read: go on in another.
-            self._file = None
+            self._drop_file()
 
     def _as_event(self, row: dict[str, float]) -> Any:
         value = self._summary.Value

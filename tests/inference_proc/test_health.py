@@ -100,6 +100,9 @@ def test_checkpoints_that_cannot_be_saved(server: Any) -> None:
     (reason,) = reasons(server)
     assert reason.startswith("the last 2 checkpoint(s) could not be saved")
     server.engine.control.set("trainer.unsaved", 0)
+    server.engine.control.set("supervisor.unwritten", 1)
+    assert any("a log cannot be written" in reason for reason in reasons(server))
+    server.engine.control.set("supervisor.unwritten", 0)
     assert reasons(server) == []
 
 

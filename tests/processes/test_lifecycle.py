@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tandem.shared.config import load
 from tandem.shared.control import Control
-from tandem.shared.instance import Instance
+from tandem.shared.instance import Instance, create_instance
 from tandem.shared.keep import find_kept
 from tandem.shared.segments import list_segments, segment_path
 from tandem.shared.weights import Slots
@@ -134,8 +135,7 @@ def test_no_error_of_the_disk_ends_anything(ctl: Ctl, toy_application: str, wait
         shutil.rmtree(data)
         goes_on()
         wait_until(lambda: listing(data / "checkpoints"), "checkpoints are saved anew")
-        for name in ("trainer", "inference"):
-            assert ctl.script("restart", name).returncode == 0
+        assert ctl.script("restart").returncode == 0
         pids = {name: ctl.identity(name) for name in pids}
         wait_until(lambda: control.get("supervisor.unwritten") == 0, "everything is logged again")
         assert sorted(path.name for path in (data / "logs").glob("*.log")) == [
@@ -201,11 +201,18 @@ while True:
 
 
 def test_what_lives_in_another_namespace_is_never_removed(
-    ctl: Ctl, toy_instance: MakeInstance, toy_application: str, instance_name: str, wait_until: Wait
+    ctl: Ctl, toy_application: str, instance_name: str, wait_until: Wait
 ) -> None:
     """Process ids mean nothing across namespaces, flocks do: no failed `up`, no `down`, no `clean` removes a segment of
     a server that lives in another one, and it goes on recording."""
-    made = toy_instance()
+    sections: dict[str, Any] = {
+        "application": toy_application,
+        "data_dir": str(ctl.folder / "data"),
+        "inference": {"command": "none"},
+        "supervisor": {"max_restarts": 1, "backoff_first": 0.05},
+    }
+    create_instance(instance_name, load(ctl.folder / ctl.configure(**sections)))
+    control = Control.attach(instance_name)
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make a namespace")
@@ -215,26 +222,22 @@ def test_what_lives_in_another_namespace_is_never_removed(
     )
     try:
         head = "lane.0.head"
-        wait_until(lambda: made.control.get(head) > 0, "it records")
+        wait_until(lambda: control.get(head) > 0, "it records")
 
         def lives_on() -> None:
             assert parts(instance_name) == before
-            seen = made.control.get(head)
-            wait_until(lambda: made.control.get(head) > seen, "it goes on recording")
+            seen = control.get(head)
+            wait_until(lambda: control.get(head) > seen, "it goes on recording")
 
         # Other settings: the instance would have to be created anew.
-        refused = ctl.up(application=toy_application, inference={"command": "none"})
+        refused = ctl.up(**{**sections, "weights": {"slots": 5}})
         assert refused.returncode == 1
         assert "in use" in refused.stderr
         lives_on()
         # The same settings: it is taken up again, but its trainer's place is taken.
-        plain = made.config.to_dict()
-        for section in ("inference", "trainer"):
-            plain[section].pop("unknown", None)
-        plain["inference"].update(command="none")
-        made.control.bytes  # noqa: B018
-        again = ctl.up(**{**plain, "supervisor": {**plain["supervisor"], "max_restarts": 1, "backoff_first": 0.05}})
+        again = ctl.up(**sections)
         assert again.returncode == 1
+        assert "has a trainer already" in again.stderr
         lives_on()
         stopped = ctl.script("down")
         assert stopped.returncode == 1
@@ -246,6 +249,7 @@ def test_what_lives_in_another_namespace_is_never_removed(
         # The first process of a namespace ignores SIGTERM.
         server.kill()
         server.wait(20)
+    control.close()
     assert ctl.script("down").returncode == 0
     assert not parts(instance_name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tandem.shared import instance as module
 from tandem.shared.config import parse
 from tandem.shared.errors import ApplicationError, LayoutMismatch, ModelMismatch, SegmentExists, TandemError
 from tandem.shared.instance import Instance, create_instance
-from tandem.shared.segments import list_segments
+from tandem.shared.segments import create, list_segments
 from tandem.shared.weights import FlatModel, Subscriber
 
 MakeInstance = Callable[..., Any]
@@ -76,6 +77,16 @@ def test_a_failed_creation_leaves_nothing(
     with pytest.raises(ApplicationError, match="planted"):
         create_instance(instance_name, config_for(toy_application, tmp_path))
     assert list_segments(instance_name) == {}
+
+
+def test_a_failed_creation_leaves_what_was_there_before(
+    instance_name: str, toy_application: str, tmp_path: Path
+) -> None:
+    """A ring of that name that somebody else holds ends the creation and stays."""
+    os.close(create(instance_name, "ring1", 4096))
+    with pytest.raises(SegmentExists):
+        create_instance(instance_name, config_for(toy_application, tmp_path))
+    assert list_segments(instance_name) == {instance_name: ["ring1"]}
 
 
 def test_a_changed_model_is_refused_naming_the_tensor(toy_instance: MakeInstance) -> None:

@@ -265,3 +265,18 @@ def test_a_child_that_takes_too_much_memory_is_replaced(make_child: Make, turn_u
     turn_until(child, "running")
     turn_until(child, "backoff")
     assert "MB of memory" in child.reason
+
+
+def test_a_child_whose_log_cannot_be_written_runs_without_one(
+    make_child: Make, turn_until: Turn, tmp_path: Path
+) -> None:
+    """A data folder that became a file costs the log: the process starts, and is started again after a death."""
+    child = make_child("ready(); work()")
+    (tmp_path / "folder").write_text("a file")
+    child.output.path = tmp_path / "folder" / "child.log"
+    child.start(time.monotonic())
+    turn_until(child, "running")
+    assert "cannot be opened" in child.output.trouble
+    os.kill(child.pid, signal.SIGKILL)
+    turn_until(child, "backoff")
+    turn_until(child, "running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import struct
 import sys
@@ -90,6 +91,20 @@ def test_a_disk_that_refuses_is_survived(toy_trainer, fill, tmp_path, caplog, mo
     files.close()
     assert list(scalars(tmp_path / "events")) == [2]
     assert [record.levelname for record in caplog.records if "TensorBoard" in record.message] == ["WARNING"]
+
+
+def test_a_folder_that_was_removed_is_made_again(toy_trainer, fill, tmp_path, monkeypatch) -> None:
+    """Rows do not go on into a file that lost its name."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    monkeypatch.setattr("tandem.trainer_proc.tensorboard._INTERVAL", 3600.0)
+    files = EventFiles(trainer.control, tmp_path / "events")
+    trainer.train_step()
+    files._write_new()
+    shutil.rmtree(tmp_path / "events")
+    trainer.train_step()
+    files.close()
+    assert list(scalars(tmp_path / "events")) == [2]
 
 
 def test_without_the_package_it_says_what_to_install(toy_instance, monkeypatch) -> None:

@@ -225,3 +225,31 @@ def test_a_resumed_trainer_goes_on_exactly(toy_trainer, fill, toy_instance):
     for _ in range(3):
         again.train_step()
     assert torch.equal(again.flat.flat, expected)
+
+
+def test_checkpoints_that_a_disk_refuses_are_counted_and_training_goes_on(toy_trainer, fill, caplog) -> None:
+    """A file in the place of the data folder, or a prune that fails, ends nothing; the next checkpoint is saved when
+    the file system yields."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    data_dir = trainer.instance.data_dir
+    data_dir.parent.mkdir(exist_ok=True)
+    data_dir.write_text("a file")
+    for number in (1, 2):
+        assert trainer.train_step()
+        assert not trainer.checkpoint()
+        assert trainer.control.get("trainer.unsaved") == number
+    before = trainer.flat.flat.clone()
+    assert trainer.train_step()
+    assert not torch.equal(before, trainer.flat.flat)
+    data_dir.unlink()
+    assert trainer.checkpoint()
+    assert trainer.control.get("trainer.unsaved") == 0
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    trainer.keeper.store.prune = refuse
+    assert trainer.train_step()
+    assert trainer.checkpoint(), "it is saved; only older ones are not removed"
+    assert "cannot be removed" in caplog.text
