@@ -31,6 +31,8 @@ _LARGEST_PIECE = 4096
 _SMALL = 256
 """What arrives in so few bytes is handed on as it is."""
 _FRAMES_PER_TURN = 16
+_EXTRA_BURST = 1000.0
+"""Control frames and fragments at once: a megabyte in fragments of a kilobyte."""
 _MESSAGES_QUEUED = 4
 """Messages parsed ahead of the application, which answers as many in a turn."""
 
@@ -56,6 +58,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._limits: Limits = config.limits
         self._allowance = Allowance(self._limits.frame_rate, self._limits.frame_burst)
         super().__init__(config, server_state, {**app_state, ALLOWANCE: self._allowance}, _loop)
+        # Nobody needs many of them at once, and who is cut off may come back.
+        self._extra = Allowance(self._limits.frame_rate, min(self._limits.frame_burst, _EXTRA_BURST))
         # A client whose messages are refused one by one may still ping and answer pings.
         self._grace = Allowance(1.0, 20.0)
         self._unread = bytearray()
@@ -164,7 +168,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return False
         self._frames += 1
-        if (is_message and not self.close_sent) or self._allowance.take() or self._grace.take():
+        if is_message and not self.close_sent:
+            return True
+        if (self._extra.take() and self._allowance.take()) or self._grace.take():
             return True
         text = f"more than {self._limits.frame_rate:g} frames a second"
         _warn.warning(log, "a connection was closed: control frames and fragments, " + text)
