@@ -96,7 +96,8 @@ def _start_logging(supervisor: Supervisor, config: Config, to_file: bool) -> Non
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
     host = supervisor.config.inference.host
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
     return {
         "instance": supervisor.instance,
         "adopted": supervisor.adopted,
