@@ -1,7 +1,8 @@
 """What stands between a socket and the application in the bundled server: no client can have the event loop to itself.
 
-What arrives is handed to the parsers piece by piece, a few frames in each turn of the loop, so that a flood of tiny
-frames or chunks delays others by less than a millisecond. Every WebSocket frame counts against the connection's
+A message that arrives alone is handled at once. Whatever else arrives waits in a rota, which hands it to the parsers
+piece by piece and takes a fraction of a millisecond of each turn of the loop, however many clients send however much:
+a flood of tiny frames or chunks delays those who flood. Every WebSocket frame counts against the connection's
 allowance: messages in `connection.py`, which refuses them one by one, control frames and fragments here, where too many
 of them end the connection with 1008. An HTTP request that does not arrive in time ends its connection.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from typing import Any
 
 import h11
@@ -28,13 +30,45 @@ log = logging.getLogger(__name__)
 _PIECE = 128
 """Bytes handed on at first: 21 of the smallest frames."""
 _LARGEST_PIECE = 4096
-_SMALL = 256
-"""What arrives in so few bytes is handed on as it is."""
+_CHUNKS = 256
+"""Bytes of a request handed on at once: 42 of the smallest chunks."""
 _FRAMES_PER_TURN = 16
+_EXTRA_BURST = 1000.0
+"""Control frames and fragments at once: a megabyte in fragments of a kilobyte."""
 _MESSAGES_QUEUED = 4
 """Messages parsed ahead of the application, which answers as many in a turn."""
 
+_ROTA_TIME = 0.0002
+"""Seconds of each turn of the event loop."""
+
 _warn = RateLimit(10.0)
+
+
+class Rota:
+    """Connections with something unread, each of which gets its turn."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[GuardedHttp | GuardedWebSocket] = deque()
+        self._is_due = False
+
+    def add(self, connection: GuardedHttp | GuardedWebSocket) -> None:
+        """Have `connection.read_on` called when it is its turn."""
+        self._waiting.append(connection)
+        if not self._is_due:
+            self._is_due = True
+            connection.loop.call_soon(self._serve, connection.loop)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_due = False
+        until = time.perf_counter() + _ROTA_TIME
+        # Who joins meanwhile comes in the next turn at the earliest: others want theirs, too.
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft().read_on()
+            if time.perf_counter() > until:
+                break
+        if self._waiting and not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._serve, loop)
 
 
 class GuardedConfig(uvicorn.Config):
@@ -45,6 +79,7 @@ class GuardedConfig(uvicorn.Config):
         self.limits = limits
         self.waiting: OrderedDict[GuardedHttp, None] = OrderedDict()
         """Connections whose request is not complete, the longest waiting first."""
+        self.rota = Rota()
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
@@ -56,28 +91,40 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._limits: Limits = config.limits
         self._allowance = Allowance(self._limits.frame_rate, self._limits.frame_burst)
         super().__init__(config, server_state, {**app_state, ALLOWANCE: self._allowance}, _loop)
+        # Nobody needs many of them at once, and who is cut off may come back.
+        self._extra = Allowance(self._limits.frame_rate, min(self._limits.frame_burst, _EXTRA_BURST))
         # A client whose messages are refused one by one may still ping and answer pings.
         self._grace = Allowance(1.0, 20.0)
+        self._rota: Rota = config.rota
         self._unread = bytearray()
         self._piece = _PIECE
         self._frames = 0
-        self._turn: asyncio.Handle | None = None
+        self._is_listed = False
+        self._is_between_frames = True
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; the first ones are the handshake, which uvicorn has read already."""
-        if not self.handshake_initiated or (len(data) <= _SMALL and not self._unread and self._may_read()):
+        if not self.handshake_initiated:
             super().data_received(data)
             return
+        if self._is_between_frames and not self._unread and _is_one_frame(data) and self._may_read():
+            super().data_received(data)
+            return
+        self._is_between_frames = False
         self._unread += data
-        if self._turn is None:
-            self._read_on()
+        self._stop_reading()
+        self._go_on()
 
     def _may_read(self) -> bool:
         return self.writable.is_set() and (self.close_sent or self.queue.qsize() < _MESSAGES_QUEUED)
 
-    def _read_on(self) -> None:
+    def _stop_reading(self) -> None:
+        self.read_paused = True
+        self.transport.pause_reading()
+
+    def read_on(self) -> None:
         """Hand on some of what has arrived."""
-        self._turn = None
+        self._is_listed = False
         self._frames = 0
         while self._unread and self._may_read() and self._frames < _FRAMES_PER_TURN:
             if self.transport.is_closing():
@@ -90,17 +137,19 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             # In the middle of a large frame there is nothing to count.
             self._piece = _PIECE if self._frames > before else min(2 * self._piece, _LARGEST_PIECE)
         if self._unread:
-            self.read_paused = True
-            self.transport.pause_reading()
-            if self._may_read():
-                self._go_on()
-        elif self.read_paused and self.queue.empty():
-            self.read_paused = False
-            self.transport.resume_reading()
+            self._go_on()
+        elif self.queue.empty():
+            self._read_more()
 
     def _go_on(self) -> None:
-        if self._turn is None:
-            self._turn = self.loop.call_soon(self._read_on)
+        if not self._is_listed and self._may_read():
+            self._is_listed = True
+            self._rota.add(self)
+
+    def _read_more(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
 
     async def receive(self) -> Any:
         """The application's next event; once it has them all, more is read."""
@@ -108,9 +157,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if self.queue.empty():
             if self._unread:
                 self._go_on()
-            elif self.read_paused:
-                self.read_paused = False
-                self.transport.resume_reading()
+            else:
+                self._read_more()
         return message
 
     async def send(self, message: Any) -> None:
@@ -130,9 +178,6 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """Drop what was not read."""
         super().connection_lost(exc)
         self._unread.clear()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
 
     def handle_cont(self, event: Frame) -> None:
         """A fragment, or the end of a message."""
@@ -164,7 +209,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return False
         self._frames += 1
-        if (is_message and not self.close_sent) or self._allowance.take() or self._grace.take():
+        if is_message and not self.close_sent:
+            return True
+        if (self._extra.take() and self._allowance.take()) or self._grace.take():
             return True
         text = f"more than {self._limits.frame_rate:g} frames a second"
         _warn.warning(log, "a connection was closed: control frames and fragments, " + text)
@@ -174,6 +221,18 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.transport.close()
         return False
+
+
+def _is_one_frame(data: bytes) -> bool:
+    """True if `data`, which begins with a frame of a client, is exactly that frame."""
+    if len(data) < 6:
+        return False
+    size = data[1] & 127
+    if size < 126:
+        return len(data) == size + 6
+    if size == 126:
+        return len(data) == int.from_bytes(data[2:4], "big") + 8
+    return len(data) == int.from_bytes(data[2:10], "big") + 14
 
 
 class _Flow(FlowControl):
@@ -198,8 +257,9 @@ class GuardedHttp(H11Protocol):
         self._waiting: OrderedDict[GuardedHttp, None] = config.waiting
         self._awaited: Any = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._rota: Rota = config.rota
         self._unread = bytearray()
-        self._turn: asyncio.Handle | None = None
+        self._is_listed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The clock starts before the first byte."""
@@ -211,30 +271,27 @@ class GuardedHttp(H11Protocol):
         """Drop what was not read."""
         self._stop_watching()
         self._unread.clear()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if len(data) <= _SMALL and not self._unread:
+        if len(data) <= _CHUNKS and not self._unread:
             super().data_received(data)
             self._watch()
             return
         self._unread += data
-        if self._turn is None:
-            self._read_on()
+        if not self._is_listed:
+            self.read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Hand on what has arrived up to the end of a request; of a body in chunks a piece in each turn."""
-        self._turn = None
+        self._is_listed = False
         while self._unread and not self.transport.is_closing():
             state = self.conn.their_state
             if state not in (h11.IDLE, h11.SEND_BODY):
                 break  # the rest is for the next request
             is_whole = state is h11.SEND_BODY and any(name == b"content-length" for name, _ in self.headers)
-            size = len(self._unread) if is_whole else _SMALL
+            size = len(self._unread) if is_whole else _CHUNKS
             piece = bytes(self._unread[:size])
             del self._unread[:size]
             super().data_received(piece)
@@ -252,8 +309,9 @@ class GuardedHttp(H11Protocol):
             self._flow.resume_reading()
 
     def _go_on(self) -> None:
-        if self._turn is None:
-            self._turn = self.loop.call_soon(self._read_on)
+        if not self._is_listed:
+            self._is_listed = True
+            self._rota.add(self)
 
     def on_response_complete(self) -> None:
         """The next request may be there already."""

@@ -23,7 +23,7 @@ from .limits import Limits
 
 log = logging.getLogger(__name__)
 
-_PER_TURN = 32
+_PER_TURN = 8
 """Connections accepted in one turn of the event loop."""
 _SPARE = 128
 """File descriptors that are left to everything else: logs, checkpoints, threads."""

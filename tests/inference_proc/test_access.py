@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server_kit import ask
-from tandem.inference_proc.access import Access, is_loopback, read_token
+from raw_client import connect, handshake, read_head
+from server_kit import ask, assert_silent
+from tandem.inference_proc.access import Access, BadToken, is_loopback, read_token
 from tandem.shared.errors import ConfigError
 from websockets.exceptions import InvalidStatus
 
@@ -101,8 +103,138 @@ def test_the_token_comes_from_the_environment_or_a_private_file(tmp_path: Path) 
     path.write_text("\n")
     with pytest.raises(ConfigError, match="empty"):
         read_token({"TANDEM_TOKEN_FILE": str(path)})
+    with pytest.raises(ConfigError, match="empty"):
+        read_token({"TANDEM_TOKEN": ""})
     with pytest.raises(ConfigError, match=re.escape("cannot be read")):
         read_token({"TANDEM_TOKEN_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", " lead", "trail ", "line\nbreak", "tab\t", "nul\0", "\x7f", "x" * 4097],
+    ids=lambda token: repr(token)[:12],
+)
+def test_a_token_that_no_header_can_carry_is_refused(tmp_path: Path, token: str) -> None:
+    """From the environment, from a file and from a program; in one line, which never shows the token."""
+    path = tmp_path / "token"
+    path.write_text(token, newline="")
+    path.chmod(0o600)
+    ways = [lambda: read_token({"TANDEM_TOKEN": token}), lambda: read_token({"TANDEM_TOKEN_FILE": str(path)})]
+    ways += [lambda: Access("127.0.0.1", [], token)] if token else []
+    for way in ways:
+        with pytest.raises(BadToken) as refused:
+            way()
+        assert "\n" not in str(refused.value)
+        assert not token.strip() or token.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "token", [b"s\xc3\xa9sam", b"\xff\xfe\x80", b"two words", b"caf\xe9", "密钥".encode()], ids=str
+)
+def test_tokens_are_compared_as_the_bytes_that_were_configured(tmp_path: Path, token: bytes) -> None:
+    """Whatever their encoding, in a file or in the environment."""
+    path = tmp_path / "token"
+    path.write_bytes(token + b"\n")
+    path.chmod(0o600)
+    for configured in (
+        read_token({"TANDEM_TOKEN_FILE": str(path)}),
+        read_token({"TANDEM_TOKEN": os.fsdecode(token)}),
+    ):
+        access = Access("0.0.0.0", [], configured)
+        shown = {"type": "http", "headers": [(b"host", b"h"), (b"authorization", b"Bearer " + token)]}
+        assert access.may_change(shown)
+        for wrong in (token + b"x", token[:-1], token.decode("latin-1").encode(), b""):
+            shown["headers"][1] = (b"authorization", b"Bearer " + wrong)
+            assert wrong == token or not access.may_change(shown)
+        shown["headers"][1:] = [(b"authorization", b"Bearer " + token), (b"authorization", b"Bearer x")]
+        assert not access.may_change(shown)
+
+
+def test_a_token_of_any_bytes_works_over_http_and_websocket(start_server: Callable[..., Any]) -> None:
+    """Over a real socket too, in both protocols."""
+    server = start_server(token=os.fsdecode(b"s\xc3\xa9sam\xff"))
+    header = b"Authorization: Bearer s\xc3\xa9sam\xff\r\n"
+    with connect(server.port) as raw:
+        raw.sendall(b"POST /api/training/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + header + b"\r\n")
+        assert read_head(raw).startswith(b"HTTP/1.1 200")
+    with connect(server.port) as raw:
+        raw.sendall(handshake(server.port)[:-2] + header + b"\r\n")
+        assert read_head(raw).startswith(b"HTTP/1.1 101")
+    assert [one["trusted"] for one in trusted(server)] == [True]
+
+
+def trusted(server: Any) -> list[dict[str, Any]]:
+    """What the server thinks of its open connections."""
+    return [{"trusted": connection.trusted} for connection in server.service.connections._open]
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("tandem.example", True),
+        ("TANDEM.example.", True),
+        ("tandem.example:8010", True),
+        ("127.0.0.1:8010", True),
+        ("127.0.0.1", False),
+        ("127.0.0.1:80", False),
+        ("[::1]:9", True),
+        ("[0:0::1]", True),
+        ("plain.example:80", True),
+        ("plain.example", True),
+        ("plain.example:81", False),
+        ("evil.example", False),
+        ("tandem.example.evil.example", False),
+        ("[::1].evil.example", False),
+        ("tandem.example@evil.example", False),
+        ("tandem.example:", False),
+        ("tandem.example:8010:8010", False),
+        ("", False),
+    ],
+)
+def test_only_allowed_hosts_are_served(host: str, allowed: bool) -> None:
+    """Names and addresses in any spelling, with any port unless one is given; what is not well formed is no name."""
+    access = Access("0.0.0.0", [], "", ["tandem.example", "127.0.0.1:8010", "::1", "plain.example:80"])
+    assert access.allows_host(scope(host=host)) is allowed
+    assert Access("0.0.0.0", []).allows_host(scope(host=host))
+
+
+def test_a_request_without_one_host_is_not_served() -> None:
+    """Neither a missing Host nor two of them."""
+    access = Access("0.0.0.0", [], "", ["a.example", "b.example"])
+    assert not access.allows_host(scope())
+    assert not access.allows_host({"headers": [(b"host", b"a.example"), (b"host", b"b.example")]})
+
+
+@pytest.mark.parametrize("entry", ["", "http://a.example", "a.example/", "a b", "[::1", "*", "a.example:port"])
+def test_an_allowed_host_that_no_request_can_name_is_refused(entry: str) -> None:
+    """At the start, by name."""
+    with pytest.raises(ConfigError, match=re.escape(f"{entry!r} is no host")):
+        Access("127.0.0.1", [], "", [entry])
+
+
+def test_another_host_gets_health_and_nothing_else(start_server: Callable[..., Any]) -> None:
+    """Every path and a WebSocket's handshake are refused with 403; the allowed name is served as ever."""
+    server = start_server(inference={"allowed_hosts": ["tandem.example", "127.0.0.1"], "port": 0})
+    other = {"host": f"evil.example:{server.port}"}
+    for path in ("/", "/api/training/stats", "/dashboard", "/metrics", "/livez", "/no/such", "/health/", "//health"):
+        assert server.get(path, headers=other).status_code == 403, path
+    assert server.request("OPTIONS", "/logs", headers={**other, "origin": "http://localhost:3010"}).status_code == 403
+    assert server.get("/health", headers=other).json()["status"] in ("healthy", "degraded")
+    assert server.get("/api/training/stats", headers={"host": "tandem.example:1"}).status_code == 200
+    with connect(server.port) as raw:
+        raw.sendall(handshake(server.port).replace(b"Host: 127.0.0.1", b"Host: evil.example"))
+        assert read_head(raw).startswith(b"HTTP/1.1 403")
+    with server.connect() as client:
+        assert_silent(client)
+
+
+def test_what_a_browser_cannot_mean_is_no_local_name() -> None:
+    """A name that begins like an address, two origins, or none that fits the host."""
+    access = Access("127.0.0.1", ["http://localhost:3010"])
+    assert not access.may_change(scope(host="[::1].evil.example"))
+    assert not access.may_change(scope(host="127.0.0.1:8010:1"))
+    twice = [(b"host", b"localhost"), (b"origin", b"http://evil.example"), (b"origin", b"http://localhost:3010")]
+    assert not access.allows_origin({"headers": twice})
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)

@@ -126,6 +126,39 @@ def test_a_port_that_is_taken_is_one_clear_line(
     assert f"127.0.0.1:{port}" in lines[0]
 
 
+def test_an_ipv6_address_is_served_and_shown_as_a_browser_takes_it(
+    start_process: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """`host: "::1"` listens there, and its address is written with brackets."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    _, port = start_process(inference={"host": "::1", "port": (chosen := free_port())}, port=chosen)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://[::1]:{port}/health", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, "the server answers", 60)
+    assert httpx.post(f"http://[::1]:{port}/api/training/pause", trust_env=False).status_code == 200
+    assert f"serving on http://[::1]:{port}" in (tmp_path / "server.log").read_text()
+
+
+def test_a_token_that_cannot_be_shown_is_one_clear_line(instance_name: str) -> None:
+    """The process ends with status 1 before it waits for anything, and never shows the token."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tandem.inference_proc", "--instance", instance_name],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "TANDEM_TOKEN": "s3cret "},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "TANDEM_TOKEN" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 def test_a_signal_while_it_waits_for_the_instance_ends_it(
     instance_name: str, wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:

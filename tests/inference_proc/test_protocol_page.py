@@ -18,7 +18,7 @@ from tandem.shared.envelope import Code
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```json request\n(.*?)```\n\n```json reply\n(.*?)```", PAGE, re.DOTALL)
 
-LIGHTS = '''
+LIGHTS = """
 import torch
 from tandem.shared.application import ActionHead, Application
 
@@ -36,7 +36,7 @@ class Lights(torch.nn.Module):
 def create(settings, folder):
     heads = ActionHead("light", 3, ("off", "dim", "bright")), ActionHead("fan", 2)
     return Application("lights", ("hour", "darkness"), heads, Lights)
-'''
+"""
 
 
 @pytest.fixture

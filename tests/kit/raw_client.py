@@ -94,26 +94,32 @@ def send_all(raw: socket.socket, data: bytes) -> None:
 
 
 class Flood:
-    """`connections` WebSockets that send `data` over and over, each in a thread, until the end of the block."""
+    """`connections` WebSockets that send `data` over and over, each in a thread, until the end of the block.
+
+    One that is cut off comes back a fifth of a second later.
+    """
 
     def __init__(self, port: int, data: bytes, connections: int = 1) -> None:
         self._port = port
         self._data = data
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
-        self.sent = 0
+        self._begun = threading.Semaphore(0)
 
     def _run(self) -> None:
         while not self._over.is_set():
             with contextlib.suppress(OSError, AssertionError), websocket(self._port) as raw:
                 raw.settimeout(1.0)
+                self._begun.release()
                 while not self._over.is_set():
                     raw.sendall(self._data)
-                    self.sent += 1
+            self._over.wait(0.2)
 
     def __enter__(self) -> Flood:
         for thread in self._threads:
             thread.start()
+        for _ in self._threads:
+            self._begun.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:

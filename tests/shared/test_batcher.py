@@ -81,11 +81,13 @@ def test_if_all_fails_every_caller_hears_of_it() -> None:
     assert gather(batcher, [("a", None, ""), ("b", None, "")]) == [error, error]
 
 
-def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
-    """A cancelled request is decided with the batch and its answer dropped."""
+def test_a_caller_that_gave_up_is_not_decided_for() -> None:
+    """A request that is cancelled before its turn leaves no decision, and the others are answered."""
+    recorder = Recorder()
+    given_up: list[str] = []
 
     async def run() -> list[Any]:
-        batcher = Batcher(Recorder())
+        batcher = Batcher(recorder, undelivered=given_up.append)
         batcher.callers = 2
         first, second = (asyncio.ensure_future(batcher.decide(key, None)) for key in "ab")
         await asyncio.sleep(0)
@@ -95,6 +97,52 @@ def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
     cancelled, answer = asyncio.run(run())
     assert isinstance(cancelled, asyncio.CancelledError)
     assert answer == "b"
+    assert recorder.sizes == [1]
+    assert given_up == []
+
+
+def test_a_decision_that_reaches_nobody_is_given_up() -> None:
+    """A caller that is cancelled between the decision and its answer has it named as undelivered."""
+    given_up: list[str] = []
+    tasks: list[asyncio.Future[Any]] = []
+
+    def decide_and_cancel(requests: Sequence[Request]) -> list[Any]:
+        asyncio.get_running_loop().call_soon(tasks[0].cancel)
+        return [key for key, _, _ in requests]
+
+    async def run() -> list[Any]:
+        batcher = Batcher(decide_and_cancel, undelivered=given_up.append)
+        batcher.callers = 2
+        tasks.extend(asyncio.ensure_future(batcher.decide(key, None)) for key in "ab")
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(run())
+    # Cancelled just before it goes on: what it holds is lost with it.
+    assert given_up == (["a"] if isinstance(answers[0], asyncio.CancelledError) else [])
+    assert answers[1] == "b"
+
+
+def test_a_pass_that_fails_is_repeated_one_by_one() -> None:
+    """Only the request at fault fails; the others get their decisions."""
+
+    def fragile(requests: Sequence[Request]) -> list[Any]:
+        if any(key == "bad" for key, _, _ in requests):
+            raise FloatingPointError("overflow")
+        return [key for key, _, _ in requests]
+
+    batcher = Batcher(fragile)
+    batcher.callers = 3
+    first, bad, last = gather(batcher, [("a", None, ""), ("bad", None, ""), ("c", None, "")])
+    assert (first, last) == ("a", "c")
+    assert isinstance(bad, FloatingPointError)
+
+
+@pytest.mark.parametrize("answer", [[], ["one", "two", "three"]], ids=len)
+def test_nobody_waits_for_ever_for_a_decision_that_was_not_made(answer: list[Any]) -> None:
+    """An engine that returns too few or too many decisions is an error for each caller."""
+    batcher = Batcher(lambda requests: answer)
+    batcher.callers = 2
+    assert all(isinstance(found, RuntimeError) for found in gather(batcher, [("a", None, ""), ("b", None, "")]))
 
 
 def test_an_interrupt_leaves_nobody_waiting() -> None:

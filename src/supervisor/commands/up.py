@@ -131,7 +131,8 @@ def _open(output: LogFile) -> int:
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
     host = supervisor.config.inference.host
-    shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
     return {
         "instance": supervisor.instance,
         "adopted": supervisor.adopted,
