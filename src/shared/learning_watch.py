@@ -23,7 +23,7 @@ STILL = 1e-9
 """Parameters that a step moves by less than this share of their norm stand still."""
 _SMALLEST_RMS = 0.1
 """The norm of parameters that are smaller than this on average is taken as if they were not: they may start at zero."""
-_BLOCK = 1 << 14
+_BLOCK = 1 << 12
 """Bytes compared at once: in a model that learns, the first block has moved and the rest is not looked at."""
 _PARALLEL, _SHORTER = 0.9999, 0.97
 """Steps that coast: cosine to the step before, and length as a share of its length, at most."""
@@ -78,7 +78,7 @@ class LearningWatch:
         self._sampled(loss)
         after = self._flat.flat
         is_coasting = self._coast.look(before, after)
-        if is_moved(self._parameters, before, after) and not is_coasting:
+        if not is_coasting and (self._coast.is_far or is_moved(self._parameters, before, after)):
             self._set("still_in_row", 0)
         else:
             self._count("still_in_row")
@@ -178,14 +178,15 @@ class Coast:
         floats = [place for place in parameters if place[2].is_floating_point]
         start, end, self._dtype = max(floats, key=lambda place: place[1] - place[0], default=(0, 0, torch.float32))
         self._place = slice(start, min(end, start + _BLOCK))
-        self._last = np.zeros(0, np.float32)
+        self._last: NDArray[np.float32] = np.zeros(0, np.float32)
         self._length = self._began = 0.0
         self._coasted = 0
+        self.is_far = False
+        """True if the last step moved the block: then nothing else need be looked at."""
 
     def look(self, before: torch.Tensor, after: torch.Tensor) -> bool:
         """Take in one step's movement (uint8 [bytes] each); True if it coasts."""
-        old, new = before[self._place].view(self._dtype), after[self._place].view(self._dtype)
-        moved = (new - old).float().cpu().numpy()
+        moved = self._movement(before, after)
         length, last = math.sqrt(moved @ moved), self._length
         is_coasting = (
             0.0 < length <= _SHORTER * last
@@ -202,6 +203,16 @@ class Coast:
             self._began = 0.0
         self._last, self._length = moved, length
         return is_coasting
+
+    def _movement(self, before: torch.Tensor, after: torch.Tensor) -> NDArray[np.float32]:
+        if self._dtype == torch.float32 and before.device.type == after.device.type == "cpu":
+            old = before.numpy()[self._place].view(np.float32)
+            moved: NDArray[np.float32] = after.numpy()[self._place].view(np.float32) - old
+            self.is_far = _is_far(moved, old)
+            return moved
+        place = self._place
+        difference = after[place].view(self._dtype) - before[place].view(self._dtype)
+        return np.asarray(difference.float().cpu().numpy(), np.float32)
 
 
 def is_moved(parameters: list[tuple[int, int, torch.dtype]], before: torch.Tensor, after: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,6 +342,9 @@ def test_promise_42_only_successes_reported_is_named(shop: Callable[..., Shop], 
 
     assert made.named(act).get("rewards_missing", TICKS + 1) <= TICKS
     assert "report 0" in told_everywhere(made, "rewards_missing")
+    made.trainer.watch._clock = lambda: time.monotonic() + 61.0
+    assert made.named(lambda: None, ticks=1) == {}, "nobody has decided for a minute"
+    made.trainer.watch._clock = time.monotonic
     made.named(lambda: made.sell(20))
     assert learning_reasons(made.trainer.control) == {}, "it goes when every decision is rewarded"
 
