@@ -251,6 +251,14 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
               "reward_sum"),
         _lane("tandem_rewards_unmatched", "counter", "Rewards that found no pending decision.", "unmatched"),
         _lane("tandem_rewards_delivered", "counter", "Rewards that came in at another server process.", "delivered"),
+        _lane("tandem_rewards_forwarded", "counter", "Rewards that were sent on to the server process that decided.",
+              "forwarded"),
+        _lane("tandem_rewards_repeated", "counter", "Rewards refused because the decision had one already.",
+              "repeated"),
+        _lane("tandem_rewards_refused", "counter", "Rewards refused because they are not finite as 32-bit numbers.",
+              "refused_rewards"),
+        _lane("tandem_memory_damaged", "counter", "Things in shared memory that made no sense and were skipped.",
+              "damaged"),
     )),
     ("Experiences", (
         _lane("tandem_experiences_decided", "counter", "Decisions recorded. At any quiet moment the sum of"
