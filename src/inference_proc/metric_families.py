@@ -270,6 +270,14 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _lane("tandem_rewards_refused", "counter", "Rewards that were refused because they are not finite as float32.",
               "refused_rewards"),
         _lane("tandem_rewards_delivered", "counter", "Rewards that came in at another server process.", "delivered"),
+        _lane("tandem_rewards_forwarded", "counter", "Rewards that were sent on to the server process that decided.",
+              "forwarded"),
+        _lane("tandem_rewards_repeated", "counter", "Rewards refused because the decision had one already.",
+              "repeated"),
+        _lane("tandem_rewards_refused", "counter", "Rewards refused because they are not finite as 32-bit numbers.",
+              "refused_rewards"),
+        _lane("tandem_memory_damaged", "counter", "Things in shared memory that made no sense and were skipped.",
+              "damaged"),
     )),
     ("Experiences", (
         _lane("tandem_experiences_decided", "counter", "Decisions recorded. At any quiet moment the sum of"

@@ -142,12 +142,20 @@ class Recorder:
 
         None also if shared memory holds data that make no sense: that is counted, and the next holder settles it.
         """
+        lane = self.lane
         try:
-            with self.lane.hold() as held:
-                return work() if held else None
+            if not lane.acquire():
+                return None
+            try:
+                result = work()
+            except BaseException:
+                lane.let_go()
+                raise
+            lane.unlock()
+            return result
         except _BAD_DATA:
-            self.lane.count("errors")
-            self._warn.exception(log, "lane %d: shared memory holds data that make no sense", self.lane.index)
+            lane.count("errors")
+            self._warn.exception(log, "lane %d: shared memory holds data that make no sense", lane.index)
             return None
 
     def collect(self) -> None:
@@ -183,42 +191,49 @@ class Recorder:
         remembered.context = context
         remembered.action = draw.action
         remembered.executed = verdict.send
-        blocked = None
-        with lane.hold() as held:
-            if not held:
-                return True
-            ticket = lane.next_ticket()
-            payload = None
-            if is_finite_record(features, expected, *components):
-                with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
-                    payload = lane.records.pack(
-                        ticket,
-                        version,
-                        timestamp,
-                        expected,
-                        math.nan,
-                        draw.probability,
-                        draw.head_probabilities[0],
-                        SEND if verdict.send else WAIT,
-                        draw.action,
-                        features,
-                        components,
-                        encode_key(territory_id, KEY_BYTES),
-                    )
-            if payload is None:
-                lane.count("rejected")
-                return False
-            if verdict.send:
-                lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
-            elif self._train_on_wait:
-                number = lane.append(payload)
-                if self._completed is not None and verdict.expected_reward != -math.inf:
-                    blocked = lane.record(number)
-            else:
-                lane.count("untrained")
-                lane.count("completed")
-        if blocked is not None and self._completed is not None:
-            self._completed(blocked)
+        confidence, decision = draw.head_probabilities[0], SEND if verdict.send else WAIT
+        place = encode_key(territory_id, KEY_BYTES)
+        values: tuple[Any, ...] | None = None
+        if is_finite_record(features, expected, *components):
+            values = (version, timestamp, expected, math.nan, draw.probability, confidence, decision)
+            values = (*values, draw.action, features, components, place)
+        if not lane.acquire():
+            return True
+        try:
+            stored = self._store(remembered, context, values, verdict.expected_reward != -math.inf)
+        except BaseException:
+            lane.let_go()
+            raise
+        lane.unlock()
+        if not isinstance(stored, bool) and self._completed is not None:
+            self._completed(stored)
+        return stored is not False
+
+    def _store(
+        self, remembered: Remembered, context: NDArray[Any] | None, values: tuple[Any, ...] | None, trainable: bool
+    ) -> np.void | bool:
+        """Store a decision of these values (see RecordLayout.pack), while holding the lane. False: they are no record.
+
+        The record if it is complete and `completed` is to be told.
+        """
+        lane = self.lane
+        ticket = lane.next_ticket()
+        payload = None
+        if values is not None:
+            with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
+                payload = lane.records.pack(ticket, *values)
+        if payload is None:
+            lane.count("rejected")
+            return False
+        if remembered.executed:
+            lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
+        elif self._train_on_wait:
+            number = lane.append(payload)
+            if self._completed is not None and trainable:
+                return lane.record(number)
+        else:
+            lane.count("untrained")
+            lane.count("completed")
         return True
 
     def expire(self) -> None:

@@ -31,6 +31,9 @@ class Lane(RingWriter):
     def __init__(self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float) -> None:
         super().__init__(control, records, claim, lock_timeout)
         self.post = Post(control, records, self.index, self.note_damage)
+        self._reward_words = [
+            self.at[name] for name in ("reward_count", "reward_sum", "rewarding", "reward_due", "sum_due")
+        ]
         self.arrived: list[np.void] = []
         """Records completed by rewards from other lanes, until `collect` returns them."""
         capacity = control.get("pending_capacity")
@@ -96,19 +99,21 @@ class Lane(RingWriter):
         return None
 
     def _finish(self, key: bytes, place: int, reward: float) -> np.void:
-        words, floats, at = self._words, self.control.floats, self.at
+        words, floats = self._words, self.control.floats
+        count_at, sum_at, rewarding, due, sum_due = self._reward_words
         payload = self.pending.payload_with_reward(key, reward)
         assert payload is not None
-        count, total = (words[at["reward_count"]] + 1) & WORD, floats[at["reward_sum"]] + reward
-        words[at["rewarding"]] = 0
-        words[at["reward_due"]] = count
-        floats[at["sum_due"]] = total
-        words[at["rewarding"]] = self.pending.ticket_in(place)
+        count, total = (words[count_at] + 1) & WORD, floats[sum_at] + reward
+        # What the counts will be, for whoever finds the record in the ring and this call not ended.
+        words[rewarding] = 0
+        words[due] = count
+        floats[sum_due] = total
+        words[rewarding] = self.pending.ticket_in(place)
         number = self.append(payload)
         self.pending.clear(key)
         self._sync_pending()
-        words[at["reward_count"]] = count
-        floats[at["reward_sum"]] = total
+        words[count_at] = count
+        floats[sum_at] = total
         return self.record(number)
 
     def _obey(self, key: bytes, place: int, said: float) -> None:

@@ -82,6 +82,7 @@ class Post:
         # An unsigned word can hold whatever lies there; a float or a text could not be compared.
         self._cells = [outbox.word_view for outbox in outboxes]
         self._own = self._cells[index]
+        self._my_cells = (HEADER_BYTES >> 3) + 2 * index * self._capacity
         self._to_me = [outbox.words[index * self._capacity : (index + 1) * self._capacity] for outbox in outboxes]
         self._from_me = outboxes[index].words[: lanes * self._capacity]
         filters = HEADER_BYTES + lanes * self._capacity * LETTER.itemsize
@@ -93,7 +94,11 @@ class Post:
             if lane != index
         }
         self._hashes = {lane: table["owner_hash"] for lane, table in self._tables.items()}
-        self._claims = {lane: layout.offset(f"lane.{lane}.claims") >> 3 for lane in self._tables}
+        # Lane, where it counts its claims, its cells and its filter.
+        self._others = [
+            (lane, layout.offset(f"lane.{lane}.claims") >> 3, self._cells[lane], self._filters[lane])
+            for lane in self._tables
+        ]
         self._heads = [layout.offset(f"lane.{lane}.mail_head") >> 3 for lane in self._tables]
         self._head = layout.offset(f"lane.{index}.mail_head") >> 3
         self._read = [-1] * len(self._heads)
@@ -138,19 +143,18 @@ class Post:
 
     def look(self, key: bytes, hashed: int | None = None) -> list[Found]:
         """The decisions that wait under the key in other lanes, whether they have a letter or not, newest first."""
-        found = []
-        for lane, claims in self._claims.items():
-            if not self._words[claims]:
-                continue
-            if hashed is None:
-                hashed = key_hash(key)
-            if not self._filters[lane].may_hold(hashed):
+        words, found = self._words, []
+        if hashed is None:
+            hashed = key_hash(key)
+        for lane, claims, _, key_filter in self._others:
+            if not words[claims] or not key_filter.may_hold(hashed):
                 continue
             for place in np.flatnonzero(self._hashes[lane] == hashed):
                 entry: np.void = self._tables[lane][place].copy()
                 if bytes(entry["owner"]) == key and is_whole(entry) and int(entry["ticket"]) >> TICKET_BITS == lane:
                     found.append(Found(lane, int(place), entry))
-        found.sort(key=lambda item: item.order, reverse=True)
+        if len(found) > 1:
+            found.sort(key=lambda item: item.order, reverse=True)
         return found
 
     def find(self, key: bytes) -> np.void | None:
@@ -239,11 +243,11 @@ class Post:
 
         No letter that is not returned here will have been acknowledged.
         """
-        cell = self._cell(self._index, place)
+        cell, words = self._my_cells + 2 * place, self._words
         self._own[cell] = ticket
         self._fence()
-        for sender, claims in self._claims.items():
-            if self._words[claims] and self._cells[sender][cell] == ticket:
+        for sender, claims, cells, _ in self._others:
+            if words[claims] and cells[cell] == ticket:
                 said = self._open(sender, cell, ticket)
                 if said is not None:
                     return said
