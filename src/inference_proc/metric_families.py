@@ -207,6 +207,12 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _field("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
                "metrics.overruns"),
         _field("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "metrics.refused"),
+        _field("tandem_training_shortened", "counter", "Steps that moved too far, as the refused one before, and were"
+               " shortened.", "metrics.shortened"),
+        _field("tandem_training_clipped_rewards", "counter", "Experiences whose reward lay outside the declared or"
+               " learned range.", "metrics.clipped_rewards"),
+        _field("tandem_training_left_out", "counter", "Experiences not trained on: absurd numbers, or a step with them"
+               " fails.", "metrics.left_out"),
         _field("tandem_training_steps_per_second", "gauge", "Steps per second over the last 60 s.",
                "metrics.steps_per_second"),
         _learned("tandem_training_loss", "Mean loss of the last 100 steps.", "metrics.average_loss"),
