@@ -224,6 +224,12 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                "trainer.still_in_row"),
         _field("tandem_learning_choices_abandoned", "gauge", "Choices that were taken and are never taken any more.",
                "trainer.abandoned"),
+        _field("tandem_training_shortened", "counter", "Steps that moved too far, as the refused one before, and were"
+               " shortened.", "metrics.shortened"),
+        _field("tandem_training_clipped_rewards", "counter", "Experiences whose reward lay outside the declared or"
+               " learned range.", "metrics.clipped_rewards"),
+        _field("tandem_training_left_out", "counter", "Experiences not trained on: absurd numbers, or a step with them"
+               " fails.", "metrics.left_out"),
         _field("tandem_training_steps_per_second", "gauge", "Steps per second over the last 60 s.",
                "metrics.steps_per_second"),
         _learned("tandem_training_loss", "Mean loss of the last 100 steps.", "metrics.average_loss"),

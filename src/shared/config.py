@@ -47,7 +47,10 @@ class ContinuousTrainingConfig:
     min_batch_size: int = setting(8, "with fewer experiences a step is skipped", at_least=1, live=True)
     buffer_capacity: int = setting(10_000, "completed experiences kept in each lane's ring", at_least=1)
     lock_timeout: float = setting(5.0, "seconds a caller that may wait waits for a process-local lock", above=0)
-    simulation_reward_weight: float = setting(0.3, "weight of the expected reward", at_least=0, at_most=1, live=True)
+    simulation_reward_weight: float = setting(
+        0.3, "weight of the expected reward; without a gate there is none, and the actual reward counts in full",
+        at_least=0, at_most=1, live=True,
+    )  # fmt: skip
     actual_reward_weight: float = setting(0.7, "weight of the actual reward", at_least=0, at_most=1, live=True)
     train_on_wait: bool = setting(True, "learn from decisions that the gate blocked", live=True)
     wait_reward_multiplier: float = setting(0.5, "discount of a blocked decision", at_least=0, at_most=1, live=True)
