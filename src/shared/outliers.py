@@ -20,7 +20,7 @@ _ENOUGH = 8
 _RENEWAL = 64
 """The range is computed anew when so many numbers have come in."""
 _TICKETS = 4096
-REWARDS_BEYOND, OBSERVATIONS_BEYOND = 1e3, 1e4
+REWARDS_BEYOND, OBSERVATIONS_BEYOND = 100.0, 10_000.0
 """How many times the typical distance from the median is absurd."""
 
 

@@ -69,3 +69,10 @@ def test_a_forward_that_does_not_fit_the_heads_is_named(forward: Any, message: s
     with pytest.raises(ApplicationError, match="first \\[B, 3\\], second \\[B, 2\\]") as caught:
         check_forward(Model(), application)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, -1.0), (0.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_a_reward_range_that_is_none_is_refused(bounds: tuple[float, float]) -> None:
+    """Two finite numbers, the lower one first."""
+    with pytest.raises(ApplicationError, match=r"reward_range is .*the lower one first"):
+        Application("a", ("x",), (ActionHead("arm", 2),), lambda: None, reward_range=bounds)  # type: ignore[arg-type,return-value]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import pickle
 import subprocess
@@ -10,9 +12,11 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from tandem.shared.checkpoints import CheckpointStore
 from tandem.shared.durable import seal, unseal
-from tandem.shared.errors import CheckpointError
+from tandem.shared.errors import CheckpointError, SpoiltCheckpoint
 from tandem.shared.weights import FlatModel
 
 
@@ -201,3 +205,38 @@ def test_of_a_hundred_kills_while_saving_none_leaves_a_bad_checkpoint(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_that_holds_what_is_not_finite_is_not_used(store):
+    """Neither model nor optimiser: it is refused by the tensor's name, and the one before is the newest."""
+    flat = model()
+    save(store, 1, flat)
+    for version, name in ((2, "model.safetensors"), (3, "optimiser.safetensors")):
+        folder = save(store, version, flat)
+        tensors = load_file(folder / name)
+        first = min(tensors)
+        tensors[first] = torch.full_like(tensors[first], float("nan"))
+        forge(folder, name, tensors)
+        with pytest.raises(SpoiltCheckpoint, match=rf"{name}: {first} has a value that is not finite"):
+            store.all()[-1].check()
+    assert store.newest().version == 1
+
+
+def test_a_constant_that_is_not_finite_comes_back(store):
+    """A mask of -inf was saved on purpose."""
+    module = torch.nn.Linear(2, 2)
+    module.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    save(store, 4, FlatModel(module))
+    other = FlatModel(copy.deepcopy(module))
+    other.state()["mask"].zero_()
+    store.newest().load_model(other)
+    assert other.state()["mask"].tolist() == [0.0, float("-inf")]
+
+
+def forge(folder, name, tensors):
+    """Replace a file of a checkpoint, hash included, as an earlier release would have written it."""
+    (folder / name).write_bytes(save_tensors(tensors))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    manifest.pop("not_finite")
+    (folder / "manifest.json").write_text(json.dumps(manifest))

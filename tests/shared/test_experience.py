@@ -54,3 +54,9 @@ def test_another_gate_decision_is_refused() -> None:
     """SEND and WAIT are all there is."""
     with pytest.raises(ValueError, match="allowed: SEND, WAIT"):
         experience(gate_decision="MAYBE")
+
+
+def test_without_a_gate_the_actual_reward_counts_alone() -> None:
+    """As the trainer reckons."""
+    config = ContinuousTrainingConfig()
+    assert experience(actual_reward=-1.0).training_reward(config, gated=False) == -1.0

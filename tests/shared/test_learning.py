@@ -11,7 +11,15 @@ import torch
 from tandem.shared.config import ContinuousTrainingConfig
 from tandem.shared.errors import ApplicationError
 from tandem.shared.layout import HISTORY_COLUMNS
-from tandem.shared.learning import StepResult, event_row, history_row, load_learner, make_batch, training_rewards
+from tandem.shared.learning import (
+    StepResult,
+    event_row,
+    history_row,
+    load_learner,
+    log_probabilities,
+    make_batch,
+    training_rewards,
+)
 from tandem.shared.records import SEND, WAIT, RecordLayout
 
 
@@ -78,3 +86,20 @@ def test_a_learner_that_cannot_be_found_is_refused_with_the_reason(name, reason)
     """Badly written, no such module, no such attribute: three different messages."""
     with pytest.raises(ApplicationError, match=reason):
         load_learner(name)
+
+
+def test_without_a_gate_the_actual_reward_is_trained_on(rows):
+    """Nobody expects anything then: what was sent is what is learned from and shown."""
+    rewards = training_rewards(rows, ContinuousTrainingConfig(), gated=False)
+    assert rewards == pytest.approx([0.5, 0.2, -1.0, -0.5])
+    assert history_row(8, rows[::2], rewards[::2], StepResult(0.0, 0.0, 0.0, 0.0))["reward"] == pytest.approx(-0.25)
+
+
+def test_a_logit_of_minus_infinity_counts_as_masked():
+    """Probabilities, entropy and gradients are numbers, and those of the mask zero."""
+    logits = torch.tensor([[0.5, -math.inf, 0.5]], requires_grad=True)
+    logs = log_probabilities(logits)
+    assert logs.exp().tolist()[0] == pytest.approx([0.5, 0.0, 0.5])
+    (logs.exp() * logs).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 1] == 0

@@ -14,7 +14,7 @@ from tandem.shared.records import SEND, WAIT, RecordLayout
 class Stream:
     """Batches of new decisions for a range."""
 
-    def __init__(self, beyond=1e3):
+    def __init__(self, beyond=100.0):
         self.range = LearnedRange(beyond)
         self.tickets = count(1)
         self.rng = np.random.default_rng(2)
@@ -36,7 +36,7 @@ KINDS = [
     ("thousandths", lambda rng, n: 1e-3 * rng.standard_normal(n)),
     ("around a thousand", lambda rng, n: 1000 + 0.1 * rng.standard_normal(n)),
     ("nearly always a thousand", lambda rng, n: np.where(rng.random(n) < 0.05, 0.0, 1000.0)),
-    ("heavy tails", lambda rng, n: rng.lognormal(3.0, 1.5, n)),
+    ("heavy tails", lambda rng, n: rng.lognormal(3.0, 1.0, n)),
     ("always the same", lambda rng, n: np.full(n, -4.0)),
 ]
 
@@ -47,7 +47,7 @@ def test_sensible_rewards_are_left_as_they_are(draw):
     assert Stream().play(draw) == 0
 
 
-@pytest.mark.parametrize("value", [1e20, -1e20, 3e38, 1e9, math.inf])
+@pytest.mark.parametrize("value", [1e20, -1e20, 3e38, 1e6, math.inf])
 def test_one_absurd_number_is_found_and_counted_once(value):
     """However often it is drawn, also from a buffer of eight, and it does not move the range."""
     for size in (8, 32):
@@ -58,7 +58,7 @@ def test_one_absurd_number_is_found_and_counted_once(value):
             outside = stream.range.find_outliers(numbers, tickets)
             assert outside.tolist() == [True] + [False] * (size - 1)
         assert stream.range.outliers == 1
-        assert stream.range.high - stream.range.low < 3000
+        assert stream.range.high - stream.range.low < 300
 
 
 def test_when_everything_grows_the_range_follows():
@@ -69,7 +69,7 @@ def test_when_everything_grows_the_range_follows():
     assert stream.play(lambda rng, n: 1e6 * (1 + rng.random(n))) == 0
     assert stream.range.high > 1e6
     stream.play(COIN[1])
-    assert stream.range.high < 1e5
+    assert stream.range.high < 1e4
 
 
 def rows(actual, expected=0.5):
@@ -98,8 +98,8 @@ def test_a_learned_range_clips_actual_and_expected_rewards():
     batch = rows([0.0, 1.0] * 8 + [1e20])
     batch["expected_reward"][3] = -1e30
     bounds.clip(batch, gated=True)
-    assert batch["actual_reward"][16] == pytest.approx(1000, rel=0.01)
-    assert batch["expected_reward"][3] == pytest.approx(-1000, rel=0.01)
+    assert batch["actual_reward"][16] == pytest.approx(100, rel=0.02)
+    assert batch["expected_reward"][3] == pytest.approx(-100, rel=0.02)
     assert bounds.outliers == 2
 
 

@@ -104,3 +104,84 @@ def test_the_check_leaves_the_model_in_its_mode(guard, flat):
     flat.model.train()
     guard.find_fault(flat.flat.clone(), OBSERVATIONS)
     assert flat.model.training
+
+
+class Masked(Policy):
+    """A policy with constants that are not finite, and running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf"), float("nan"), 0.0, 0.0]))
+        self.register_buffer("mean", torch.ones(5))
+
+
+@pytest.fixture
+def masked():
+    """That model and a guard of it."""
+    torch.manual_seed(3)
+    model = FlatModel(Masked())
+    return model, PublishGuard(model, HEADS, ContinuousTrainingConfig())
+
+
+def test_a_constant_that_never_was_finite_is_no_fault(masked):
+    """A mask of -inf or NaN in a buffer refuses nothing; a value that becomes so is refused by name."""
+    flat, guard = masked
+    before = flat.flat.clone()
+    with torch.no_grad():
+        flat.model.layer.weight.add_(0.01)
+    assert guard.find_fault(before, OBSERVATIONS) is None
+    flat.state()["mask"][0] = float("-inf")
+    assert guard.find_fault(before, OBSERVATIONS) == "mask has a value that is not finite"
+
+
+def test_a_frozen_parameter_may_hold_a_constant_too(flat):
+    """A jump is measured without it."""
+    with torch.no_grad():
+        flat.model.layer.bias[1] = float("-inf")
+    guard = PublishGuard(flat, HEADS, dataclasses.replace(ContinuousTrainingConfig(), guard_min_entropy=0.0))
+    before = flat.flat.clone()
+    with torch.no_grad():
+        flat.model.layer.weight.add_(0.01)
+    assert guard.find_fault(before, OBSERVATIONS) is None
+    with torch.no_grad():
+        flat.model.layer.weight.add_(5.0)
+    assert "guard_max_jump" in guard.find_fault(before, OBSERVATIONS)
+
+
+def test_buffers_may_jump(masked):
+    """Running statistics of raw features go far in one step; the parameters are what is compared."""
+    flat, guard = masked
+    before = flat.flat.clone()
+    flat.state()["mean"].fill_(1e6)
+    assert guard.find_fault(before, OBSERVATIONS) is None
+
+
+@pytest.mark.parametrize("move", [5.0, 1e30])
+def test_a_step_that_moves_too_far_can_be_shortened(masked, move):
+    """The candidate is pulled back until it may be published: on the way it took, and not back to where it was."""
+    flat, guard = masked
+    before = flat.flat.clone()
+    old = flat.model.layer.bias.detach().clone()
+    with torch.no_grad():
+        flat.model.layer.bias.add_(move)
+    assert guard.find_fault(before, OBSERVATIONS) is not None
+    share = guard.shorten(before, OBSERVATIONS)
+    if move > 1e6:
+        assert share == 0.0
+        return
+    assert guard.find_fault(before, OBSERVATIONS) is None
+    assert torch.allclose(flat.model.layer.bias.detach() - old, torch.full((5,), move * share), rtol=1e-3)
+    assert torch.isinf(flat.state()["mask"][1])
+
+
+def test_logits_of_minus_infinity_have_an_entropy(flat):
+    """A policy that masks with -inf is judged by the choices that are left."""
+
+    class Hard(Policy):
+        def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+            (logits,) = super().forward(observations)
+            return (logits.masked_fill(torch.tensor([False, True, False, False, True]), float("-inf")),)
+
+    flat = FlatModel(Hard())
+    guard = PublishGuard(flat, HEADS, ContinuousTrainingConfig())
+    assert 0.9 < guard._entropy(OBSERVATIONS) < 1.1

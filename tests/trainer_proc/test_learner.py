@@ -10,7 +10,7 @@ from tandem.shared.application import ActionHead
 from tandem.shared.config import ContinuousTrainingConfig
 from tandem.shared.learning import Batch
 from tandem.shared.weights import FlatModel
-from tandem.trainer_proc.learner import PolicyGradient
+from tandem.trainer_proc.learner import PolicyGradient, importance
 
 HEADS = (ActionHead("spawn_chunk", 5), ActionHead("spawn_type", 2))
 CONFIG = dataclasses.replace(ContinuousTrainingConfig(), learning_rate=0.02)
@@ -143,3 +143,108 @@ def test_another_models_state_is_refused():
         learner().load_state(state)
     with pytest.raises(KeyError):
         learner().load_state({})
+
+
+def test_a_policy_that_masks_with_minus_infinity_learns():
+    """Weights stay finite, the best allowed choice wins, and the forbidden one stays forbidden."""
+
+    class Masked(Toy):
+        def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            chunks, types = super().forward(observations)
+            return chunks.masked_fill(torch.arange(5) == 2, float("-inf")), types
+
+    torch.manual_seed(5)
+    flat = FlatModel(Masked())
+    trained = PolicyGradient(flat.model, HEADS, CONFIG)
+    train(trained, 150, lambda chunks: torch.where(chunks == 3, 1.0, -1.0))
+    assert torch.isfinite(flat.flat.view(torch.float32)).all()
+    assert chunk_probabilities(trained)[3] > 0.8
+    assert chunk_probabilities(trained)[2] == 0
+
+
+@pytest.mark.parametrize("heads", [20, 80])
+def test_an_action_of_many_heads_is_learned(heads):
+    """However small the joint probability: fresh experiences weigh 1, and the right choices become more probable."""
+
+    class Many(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 4 * heads)
+
+        def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return self.layer(observations).view(-1, heads, 4).unbind(1)
+
+    torch.manual_seed(0)
+    model = FlatModel(Many()).model
+    trained = PolicyGradient(model, tuple(ActionHead(f"h{n}", 4) for n in range(heads)), CONFIG)
+    for _ in range(60):
+        observations = torch.rand(32, 2)
+        with torch.no_grad():
+            logs = torch.log_softmax(torch.stack(model(observations), 1), 2)
+        actions = torch.distributions.Categorical(logits=logs).sample()
+        together = logs.gather(2, actions.unsqueeze(2)).squeeze(2).sum(1)
+        assert importance(together, together.double().exp().float()) == pytest.approx(torch.ones(32), rel=1e-4)
+        rewards = (actions == 1).float().mean(1)
+        sent = torch.ones(32, dtype=torch.bool)
+        trained.step(Batch(observations, actions, rewards, together.double().exp().float(), sent))
+    with torch.no_grad():
+        right = torch.softmax(torch.stack(model(torch.rand(64, 2)), 1), 2)[:, :, 1].mean()
+    assert right > 0.35
+
+
+def test_what_is_masked_today_weighs_nothing():
+    """Even if nobody knows any more how probable it was."""
+    masked = torch.tensor([-1e9, -1e9, -150.0])
+    assert importance(masked, torch.tensor([0.1, 0.0, 0.0])).tolist() == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("value", [1e3, 1e6, 1e20, -1e20])
+@pytest.mark.parametrize("at", [0, 20])
+def test_one_absurd_reward_does_not_stop_the_learning(value, at):
+    """In the first batch or later, and drawn again now and then: the best choice wins all the same."""
+    trained = learner()
+    generator = torch.Generator().manual_seed(11)
+    for step in range(150):
+        batch = draw(trained, generator, lambda chunks: torch.where(chunks == 3, 1.0, -1.0))
+        if step >= at and (step - at) % 15 == 0:
+            batch.rewards[0] = value
+        trained.step(batch)
+    assert chunk_probabilities(trained)[3] > 0.8
+    assert trained.variance < 100
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in trained.state().values())
+
+
+def test_rewards_of_any_scale_are_followed():
+    """When all rewards become a million times larger the deviation follows, and learning goes on."""
+    trained = learner()
+    train(trained, 3, lambda chunks: torch.where(chunks == 3, 1.0, -1.0))
+    train(trained, 150, lambda chunks: torch.where(chunks == 1, 1e6, 0.0))
+    assert trained.variance > 1e10
+    assert chunk_probabilities(trained)[1] > 0.8
+
+
+def test_parameters_that_want_gradients_later_are_trained():
+    """A model may freeze and free its layers while it is trained."""
+    trained = learner()
+    trained.model.trunk.requires_grad_(False)
+    train(trained, 1, lambda chunks: chunks * 1.0)
+    before = trained.model.trunk.weight.detach().clone()
+    train(trained, 3, lambda chunks: chunks * 1.0)
+    assert torch.equal(trained.model.trunk.weight, before)
+    trained.model.trunk.requires_grad_(True)
+    train(trained, 3, lambda chunks: chunks * 1.0)
+    assert not torch.equal(trained.model.trunk.weight, before)
+
+
+def test_a_learner_follows_its_parameters_to_other_memory():
+    """Bound to another buffer, they are trained there."""
+    torch.manual_seed(5)
+    flat = FlatModel(Toy())
+    trained = PolicyGradient(flat.model, HEADS, CONFIG)
+    train(trained, 2, lambda chunks: chunks * 1.0)
+    left = flat.flat
+    flat.bind(left.clone())
+    before = flat.flat.clone()
+    train(trained, 2, lambda chunks: chunks * 1.0)
+    assert torch.equal(left, before)
+    assert not torch.equal(flat.flat, before)
