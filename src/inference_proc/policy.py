@@ -89,7 +89,7 @@ class Policy:
         the model raises for: what is wrong with one must not fail another. The model may write into `features`.
         """
         if len(features) == 1:
-            return [self._act_alone(features[0])]
+            return [self._act_alone(features)]
         kept = features.copy()
         try:
             logits = self._forward(features)
@@ -101,11 +101,12 @@ class Policy:
             for draw, observation in zip(draws, kept, strict=True)
         ]
 
-    def _act_alone(self, observation: NDArray[np.float32]) -> Draw | Exception:
+    def _act_alone(self, features: NDArray[np.float32]) -> Draw | Exception:
+        """`act_many` for one observation, float32[1, F]."""
         try:
             if self._infer is not None:
-                return self._draw(self._infer(observation))
-            return self._draw([head[0] for head in self._forward(observation[np.newaxis])])
+                return self._draw(self._infer(features[0]))
+            return self._draw([head[0] for head in self._forward(features)])
         except Exception as error:
             return error
 

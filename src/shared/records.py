@@ -179,4 +179,6 @@ def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDAr
 
 def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
     """True if every number is finite."""
-    return bool(np.isfinite(observation).all()) and all(map(math.isfinite, numbers))
+    # A sum of squares is finite only if each of them is; of large numbers it need not be.
+    is_finite = math.isfinite(observation.dot(observation)) or bool(np.isfinite(observation).all())
+    return is_finite and all(map(math.isfinite, numbers))
