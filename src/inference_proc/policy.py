@@ -96,10 +96,7 @@ class Policy:
             draws: list[Draw | None] = [self._try_draw([head[row] for head in logits]) for row in range(len(features))]
         except Exception:
             draws = [None] * len(features)
-        return [
-            self._act_alone(observation) if draw is None else draw
-            for draw, observation in zip(draws, kept, strict=True)
-        ]
+        return [self._act_alone(kept[row : row + 1]) if draw is None else draw for row, draw in enumerate(draws)]
 
     def _act_alone(self, features: NDArray[np.float32]) -> Draw | Exception:
         """`act_many` for one observation, float32[1, F]."""
