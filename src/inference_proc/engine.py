@@ -29,7 +29,7 @@ from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.replay import buffer_stats
 from ..shared.segments import instance_name
 from ..shared.stats import seconds_since
-from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
+from ..shared.values import BAD_DATA, FLOAT32_TINY, as_number, as_text, fits_float32, shown
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
@@ -39,7 +39,7 @@ from .judge import Judge, failed_reward
 from .policy import Draw, Policy
 from .recorder import Recorder
 from .subscriber import LiveModel
-from .turn import Turn, as_action, as_turn, remember, without_repetition
+from .turn import Turn, as_action, as_turn, make_turn, remember, without_repetition
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Engine:
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
         self._failed_reward = failed_reward(self.application)
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
-        self._shape = (len(self.application.features),)
+        self._width = len(self.application.features)
         self._flat = instance.build_model()
         self._slots = instance.open_slots(self._flat.layout)
         size = self._flat.layout.data_bytes
@@ -151,9 +151,12 @@ class Engine:
         observation that is not F finite numbers (naming the feature) or that the application cannot encode;
         FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
         """
-        decision = self.decide_many(((key, observation, territory_id),))[0]
-        if isinstance(decision, Exception):
+        results: list[Any] = [None]
+        self._decide_batch([make_turn(0, key, observation, territory_id)], results)
+        decision = results[0]
+        if type(decision) is not Decision:
             raise decision
+        self._decision_log.write(results)
         return decision
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
@@ -187,18 +190,19 @@ class Engine:
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
             draws = self._act(features.copy()) if turns else []
             try:
-                for turn, row, draw in zip(turns, features, draws, strict=True):
-                    results[turn.position] = draw if isinstance(draw, Exception) else self._settle(turn, row, draw)
+                for row, turn in enumerate(turns):
+                    draw = draws[row]
+                    results[turn.position] = self._settle(turn, features[row], draw) if type(draw) is Draw else draw
             finally:
-                share = (time.perf_counter_ns() - started) // max(1, len(turns))
+                share = (time.perf_counter_ns() - started) // (len(turns) or 1)
                 for turn in turns:
                     decision = results[turn.position]
-                    if isinstance(decision, Decision):
+                    if type(decision) is Decision:
                         self.lane.count_decision(SEND if decision.send else WAIT, decision.version, share)
 
     def _encode(self, turns: Sequence[Turn], results: list[Any]) -> tuple[list[Turn], NDArray[np.float32]]:
         """The turns that can be encoded, and their features float32[B, F], which are nobody else's memory."""
-        features = np.empty((len(turns), *self._shape), np.float32)
+        features = np.empty((len(turns), self._width), np.float32)
         encoded: list[Turn] = []
         for turn in turns:
             try:
@@ -207,7 +211,7 @@ class Engine:
                 results[turn.position] = error
             else:
                 encoded.append(turn)
-        return encoded, features[: len(encoded)]
+        return encoded, features if len(encoded) == len(features) else features[: len(encoded)]
 
     def _act(self, features: NDArray[np.float32]) -> Sequence[Draw | Exception]:
         """Draw actions with the newest weights, all with the same version's."""
@@ -227,7 +231,14 @@ class Engine:
         try:
             context = self._judge.context(turn.observation)
             if not self._recorder.record(
-                remembered, context, features, draw.storable, verdict, version, timestamp, turn.territory_id
+                remembered,
+                context,
+                features,
+                draw if draw.probability >= FLOAT32_TINY else draw.storable,
+                verdict,
+                version,
+                timestamp,
+                turn.territory_id,
             ):
                 self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
         except BaseException as error:

@@ -87,23 +87,21 @@ class Policy:
         the model raises for: what is wrong with one must not fail another. The model may write into `features`.
         """
         if len(features) == 1:
-            return [self._act_alone(features[0])]
+            return [self._act_alone(features)]
         kept = features.copy()
         try:
             logits = self._forward(features)
             draws: list[Draw | None] = [self._try_draw([head[row] for head in logits]) for row in range(len(features))]
         except Exception:
             draws = [None] * len(features)
-        return [
-            self._act_alone(observation) if draw is None else draw
-            for draw, observation in zip(draws, kept, strict=True)
-        ]
+        return [self._act_alone(kept[row : row + 1]) if draw is None else draw for row, draw in enumerate(draws)]
 
-    def _act_alone(self, observation: NDArray[np.float32]) -> Draw | Exception:
+    def _act_alone(self, features: NDArray[np.float32]) -> Draw | Exception:
+        """`act_many` for one observation, float32[1, F]."""
         try:
             if self._infer is not None:
-                return self._draw(self._infer(observation))
-            return self._draw([head[0] for head in self._forward(observation[np.newaxis])])
+                return self._draw(self._infer(features[0]))
+            return self._draw([head[0] for head in self._forward(features)])
         except Exception as error:
             return error
 

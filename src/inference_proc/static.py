@@ -28,7 +28,7 @@ from .decision import Decision
 from .engine import Engine
 from .judge import Judge
 from .policy import Policy
-from .turn import as_action, as_turn
+from .turn import as_action, as_turn, make_turn
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class StaticEngine:
 
     def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
         """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
-        turn = as_turn(0, (key, observation, territory_id))
+        turn = make_turn(0, key, observation, territory_id)
         features = np.empty(len(self.application.features), np.float32)
         with self._lock:
             self._encoder.write(observation, features)

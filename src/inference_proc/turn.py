@@ -28,22 +28,22 @@ class Turn:
     last_components: dict[str, float] | None = None
 
 
-def as_turn(position: int, request: Any) -> Turn:
-    """The request (key, observation, territory_id) at `position`.
+def make_turn(position: int, key: Any, observation: Any, territory_id: Any) -> Turn:
+    """A turn at its start. Raises ValueError unless key and territory are texts; an empty one or None is the key."""
+    if type(key) is not str:
+        key = as_text("key", key)
+    if type(territory_id) is not str and territory_id is not None:
+        territory_id = as_text("territory_id", territory_id)
+    return Turn(position, key, observation, territory_id or key)
 
-    The key and the territory are texts; without a territory (empty or None) it is the key. Raises ValueError otherwise.
-    """
+
+def as_turn(position: int, request: Any) -> Turn:
+    """The turn of a request (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is none."""
     try:
         key, observation, territory_id = request
     except (TypeError, ValueError):
         raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
-    if type(key) is not str:
-        key = as_text("key", key)
-    if territory_id is None:
-        territory_id = key
-    elif type(territory_id) is not str:
-        territory_id = as_text("territory_id", territory_id)
-    return Turn(position, key, observation, territory_id or key)
+    return make_turn(position, key, observation, territory_id)
 
 
 def as_action(action: Any) -> tuple[int, ...]:

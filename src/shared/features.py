@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .values import FLOAT32_MAX, as_float32_number, described
 
+_Array = np.ndarray
 _FLOAT32 = np.dtype(np.float32)
 _SAFE_SQUARES = 1e76
 """Numbers whose squares add up to less fit into float32."""
@@ -22,7 +23,7 @@ def as_features(value: Any, names: Sequence[str]) -> NDArray[np.float32]:
 
     Raises ValueError naming the first feature that is no number or not finite as float32, or the shape.
     """
-    if type(value) is np.ndarray and value.shape == (len(names),) and value.dtype.kind in "biuf":
+    if type(value) is _Array and value.shape == (len(names),) and value.dtype.kind in "biuf":
         wide = value.astype(np.float64)
         if wide.dot(wide) < _SAFE_SQUARES:
             return wide.astype(np.float32)
@@ -102,7 +103,7 @@ class FeatureEncoder:
             features = observation
         else:
             features = self._encoded(observation)
-        if type(features) is np.ndarray and features.dtype == _FLOAT32 and features.shape == self._shape:
+        if type(features) is _Array and features.dtype == _FLOAT32 and features.shape == self._shape:
             target[:] = features
             # Anything that is not finite makes the sum so; large numbers may, and are looked at one by one.
             if math.isfinite(target.dot(target)):

@@ -8,9 +8,9 @@ call that took it, and a lock whose call has ended is free, whoever asks next.
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 import time
+from sys import _getframe
 from types import FrameType
 from typing import Any
 
@@ -52,7 +52,7 @@ class OwnedLock:
         return False
 
     def __exit__(self, *_: object) -> None:
-        frame = sys._getframe(1)
+        frame = _getframe(1)
         if self._holder is frame:
             self._lock.release()
             if self._holder is frame:
@@ -60,7 +60,7 @@ class OwnedLock:
 
     def acquire(self, timeout: float = -1.0, depth: int = 1) -> bool:
         """Take the lock; False if it was not to be had. The caller `depth` levels up is the one that will `release`."""
-        frame = sys._getframe(depth)
+        frame = _getframe(depth)
         lock = self._lock
         try:
             if not lock._is_owned() and lock.acquire(False):

@@ -112,11 +112,24 @@ class Trial:
 
 
 def take_steps(learner: Any, model: nn.Module, trial: Trial, decide: Callable[[], object]) -> None:
-    """Two steps, each after a decision, as trainer and coupled server take them."""
+    """Two steps, each after a decision, as trainer and coupled server take them.
+
+    The coupled server trains in evaluation mode what cannot be trained on a single observation otherwise (BatchNorm).
+    """
+    if trial.coupled:
+        try:
+            _take_steps(learner, model, trial, decide, training=True)
+        except Exception:
+            _take_steps(learner, model, trial, decide, training=False)
+    else:
+        _take_steps(learner, model, trial, decide, training=True)
+
+
+def _take_steps(learner: Any, model: nn.Module, trial: Trial, decide: Callable[[], object], training: bool) -> None:
     built = learner(model, trial.application.heads, trial.config)
     for _ in range(2):
         decide()
-        model.train()
+        model.train(training)
         try:
             with torch.enable_grad():
                 built.step(trial.batch)

@@ -8,6 +8,7 @@ seeded with the sequence: it detects a damaged row, and on machines with weak st
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +212,6 @@ def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDAr
 
 def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
     """True if every number is finite, also as the 32-bit float that a record holds."""
-    if not np.isfinite(observation).all():
-        return False
-    return all(-FLOAT32_MAX <= number <= FLOAT32_MAX for number in numbers)
+    # A sum of squares is finite only if each of them is; of large numbers it need not be.
+    is_finite = math.isfinite(observation.dot(observation)) or bool(np.isfinite(observation).all())
+    return is_finite and all(-FLOAT32_MAX <= number <= FLOAT32_MAX for number in numbers)
