@@ -110,10 +110,7 @@ def _create_segments(
         mode,
     )
     try:
-        for lane in range(config.inference.lanes):
-            create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
-            create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-            create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
+        _create_lanes(instance, config, records, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
         if kept is not None:
@@ -124,6 +121,13 @@ def _create_segments(
         raise
     finally:
         control.close()
+
+
+def _create_lanes(instance: str, config: Config, records: RecordLayout, mode: int) -> None:
+    for lane in range(config.inference.lanes):
+        create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
+        create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
+        create_array(instance, f"mail{lane}", LETTER, OUTBOX_LETTERS, mode)
 
 
 def _schema(
