@@ -122,12 +122,8 @@ def _create_segments(
         _schema(instance, config, application, flat, config_file),
         mode,
     )
-    letters = outbox_rows(config.inference.lanes, config.inference.pending_capacity)
     try:
-        for lane in range(config.inference.lanes):
-            create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
-            create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-            create_array(instance, f"mail{lane}", LETTER, letters, mode)
+        _create_lanes(instance, config, records, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
         if kept is not None:
@@ -138,6 +134,14 @@ def _create_segments(
         raise
     finally:
         control.close()
+
+
+def _create_lanes(instance: str, config: Config, records: RecordLayout, mode: int) -> None:
+    letters = outbox_rows(config.inference.lanes, config.inference.pending_capacity)
+    for lane in range(config.inference.lanes):
+        create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
+        create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
+        create_array(instance, f"mail{lane}", LETTER, letters, mode)
 
 
 def _schema(
