@@ -97,9 +97,9 @@ def test_bad_entity_counts_and_is_placed_nowhere(observe: Any, bad: Any) -> None
     assert seen.parasites_end == [(-1, 0)]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, "5", True, 10**400])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, "5", True, 10**400, 10**39, 1e39, -1e300])
 def test_number_that_is_none_counts_as_zero(observe: Any, bad: Any) -> None:
-    """A number that is not finite or no number at all counts as 0."""
+    """A number that is not finite as float32, or no number at all, counts as 0."""
     seen = parse_observation({**observe(), "queenEnergy": {"current": bad}, "playerEnergy": {"start": bad, "end": 3}})
     assert (seen.queen_energy, seen.energy_start, seen.energy_end) == (0.0, 0.0, 3.0)
 

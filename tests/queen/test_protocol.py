@@ -500,6 +500,28 @@ def test_odd_values_in_optional_places_are_decided(server: RunningServer, change
         assert reply["data"]["territoryId"] == frame["data"]["territoryId"]
 
 
+@pytest.mark.parametrize("number", [1e39, -1e39, 1e308, 10**40, -(10**300)], ids=lambda number: f"{number:.0e}")
+def test_numbers_beyond_float32_leave_nothing_that_is_not_finite(server: RunningServer, number: Any) -> None:
+    """In any field, in two observations in a row: decided, rewarded and recorded, with no error counted."""
+    before = server.engine.get_stats()
+    with server.connect() as client:
+        for _ in range(3):
+            frame = browser_observation(territory="beyond")
+            frame["data"].update(
+                timestamp=number,
+                hiveChunk=number,
+                queenEnergy={"current": number, "max": number},
+                playerEnergy={"start": number, "end": -number},
+                playerMinerals={"start": -number, "end": number},
+                miningWorkers=[{"chunkId": number}, {"chunkId": 47}],
+            )
+            assert ask(client, frame)["type"] in ("spawn_decision", "no_action")
+    after = server.engine.get_stats()
+    assert after["decided"] == before["decided"] + 3
+    for count in ("errors", "rejected", "lost"):
+        assert after["lane"][count] == before["lane"][count], count
+
+
 def test_errors_carry_everything_that_clients_read(server: RunningServer) -> None:
     """An error has the request's id, the connection's id, code, text, status, retryable and the supported types."""
     with server.connect("/ws/game_client_3") as client:
