@@ -94,7 +94,7 @@ class Joined:
 
 def _places(parameters: list[Tensor]) -> list[int]:
     """Where each parameter begins, counted from the first one in their storage."""
-    offsets = [parameter.storage_offset() for parameter in parameters]
+    offsets = [int(parameter.storage_offset()) for parameter in parameters]
     return [offset - min(offsets) for offset in offsets]
 
 

@@ -103,8 +103,8 @@ class CheckpointKeeper:
         """
         own = [checkpoint for checkpoint in self.store.all() if checkpoint.version <= version]
         if own and own[-1].manifest.get("restored"):
-            source = int(own.pop().manifest["restored"])
-            own = [checkpoint for checkpoint in own if checkpoint.version < source]
+            restored = int(own.pop().manifest["restored"])
+            own = [checkpoint for checkpoint in own if checkpoint.version < restored]
         elif own and own[-1].version == version:
             own.pop()
         for checkpoint in reversed(own):

@@ -119,7 +119,7 @@ class PolicyGradient:
         joined = [self._joined] if self._joined_values is None else [self._joined, self._joined_values]
         for each in joined:
             each.zero()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for each in joined:
             each.collect()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
