@@ -14,6 +14,10 @@ def published(trainer):
     return trainer._in_force().clone().view(torch.float32)
 
 
+class Interrupted(BaseException):
+    """What arrives at any moment, as Ctrl-C does."""
+
+
 @contextlib.contextmanager
 def fails_once(trainer):
     """Meanwhile the model's forward pass fails."""
@@ -26,16 +30,23 @@ def fails_once(trainer):
     handle.remove()
 
 
-def test_a_learner_whose_state_became_nan_is_not_kept(toy_trainer, fill, caplog):
-    """The step is refused by the name of the tensor; the good state comes back and training goes on."""
+def test_a_learner_whose_state_became_nan_is_not_kept(toy_trainer, fill, monkeypatch, caplog):
+    """However good the weights look, the step is refused by the tensor's name; the good state comes back."""
     trainer = toy_trainer()
     fill(trainer.buffer)
     assert trainer.train_step()
-    trainer.learner.variance = float("nan")
+    learner = trainer.learner
+
+    def spoil(batch, original=learner.step):
+        result = original(batch)
+        learner.variance = float("nan")
+        return result
+
+    monkeypatch.setattr(learner, "step", spoil)
     weights = published(trainer)
     assert not trainer.train_step()
     assert torch.equal(published(trainer), weights)
-    assert "has a value that is not finite" in caplog.text
+    assert "the learner's rewards has a value that is not finite" in caplog.text
     assert trainer.train_step()
     assert all(bool(torch.isfinite(tensor).all()) for tensor in trainer.learner.state().values())
     trainer.learner.baseline.out.bias.data.fill_(float("inf"))
@@ -44,6 +55,24 @@ def test_a_learner_whose_state_became_nan_is_not_kept(toy_trainer, fill, caplog)
     newest = trainer.keeper.newest()
     assert newest.version == trainer.model_version
     assert all(bool(torch.isfinite(tensor).all()) for tensor in newest.load_optimiser().values())
+
+
+def test_an_interrupted_step_leaves_nothing_behind(toy_trainer, fill, monkeypatch):
+    """The next one begins with the published weights, not with what the interruption left."""
+    trainer = toy_trainer()
+    fill(trainer.buffer)
+    assert trainer.train_step()
+    before = published(trainer)
+
+    def interrupt():
+        trainer.flat.flat.view(torch.float32).mul_(1.2)
+        raise Interrupted
+
+    monkeypatch.setattr(trainer.learner.optimiser, "step", interrupt)
+    with pytest.raises(Interrupted):
+        trainer.train_step()
+    assert trainer.train_step()
+    assert float((published(trainer) - before).norm()) < 0.1 * float(before.norm())
 
 
 def test_a_learning_rate_that_always_moves_too_far_is_not_refused_for_ever(toy_trainer, fill):

@@ -225,8 +225,9 @@ def test_rewards_of_any_scale_are_followed():
 
 def test_parameters_that_want_gradients_later_are_trained():
     """A model may freeze and free its layers while it is trained."""
-    trained = learner()
-    trained.model.trunk.requires_grad_(False)
+    model = FlatModel(Toy()).model
+    model.trunk.requires_grad_(False)
+    trained = PolicyGradient(model, HEADS, CONFIG)
     train(trained, 1, lambda chunks: chunks * 1.0)
     before = trained.model.trunk.weight.detach().clone()
     train(trained, 3, lambda chunks: chunks * 1.0)
