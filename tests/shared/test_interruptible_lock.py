@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from proof import Planted, at_line, raise_planted
+from proof import Planted, at_line, raise_planted, wait_for
 from tandem.shared.errors import TandemError
 from tandem.shared.interruptible_lock import OwnedLock
 
@@ -158,14 +158,13 @@ def test_threads_that_are_interrupted_all_the_time_exclude_each_other() -> None:
     over = threading.Event()
 
     def work(number: int) -> None:
-        while rounds[number] < 300:
+        while not over.is_set():
             with lock:
                 before = inside[0] = inside[0] + 1
                 time.sleep(0)
                 if inside[0] != before:
                     faults[0] += 1
             rounds[number] += 1
-        over.wait(20)
 
     def keep_working(number: int) -> None:
         while not over.is_set():
@@ -177,20 +176,25 @@ def test_threads_that_are_interrupted_all_the_time_exclude_each_other() -> None:
             except Limit:
                 continue
 
+    def all_get_on(by: int) -> None:
+        """Every thread takes the lock so many times more."""
+        wanted = [count + by for count in rounds]
+        wait_for(lambda: all(count >= want for count, want in zip(rounds, wanted, strict=True)), f"all {by} rounds on")
+
     threads = [threading.Thread(target=keep_working, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()
-    hits, deadline = 0, time.monotonic() + 20
-    while min(rounds) < 300 and time.monotonic() < deadline:
-        thread = threads[hits % 4]
-        hits += ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit))
+    all_get_on(1)
+    for number in range(300):
+        identity = ctypes.c_ulong(threads[number % 4].ident or 0)
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(Limit)) == 1
         time.sleep(0.0003)
+    all_get_on(20)
     over.set()
     for thread in threads:
         thread.join(20)
-    assert hits > 20
+        assert not thread.is_alive()
     assert faults == [0]
-    assert min(rounds) >= 300
     assert is_free(lock)
 
 
