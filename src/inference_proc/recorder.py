@@ -25,12 +25,11 @@ from ..shared.instance import Instance
 from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
 from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
+from ..shared.values import BAD_DATA
 from .policy import Draw
 
 log = logging.getLogger(__name__)
 
-_BAD_DATA = (ArithmeticError, LookupError, TypeError, ValueError, struct.error)
-"""What senseless data in shared memory can raise. Anything else, a time limit for one, is for the caller."""
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
 
@@ -153,7 +152,7 @@ class Recorder:
                 raise
             lane.unlock()
             return result
-        except _BAD_DATA:
+        except BAD_DATA:
             lane.count("errors")
             self._warn.exception(log, "lane %d: shared memory holds data that make no sense", lane.index)
             return None

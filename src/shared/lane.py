@@ -19,10 +19,11 @@ from .control import Control
 from .errors import LaneBusy
 from .mail import SUPERSEDED, Post
 from .pending import PendingTable
-from .records import RecordLayout, key_hash, storable_reward
+from .records import RecordLayout, key_hash
 from .ring import RingWriter
 from .segments import claim_segment
 from .settling import settle
+from .values import storable_reward
 
 
 class Lane(RingWriter):
@@ -41,6 +42,8 @@ class Lane(RingWriter):
         self.pending = PendingTable(table, records, self.index, self.post.filter)
         self.settle(same_owner=False)
         self.receive()
+        for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
+            self._yield_to_newer(key)
 
     @classmethod
     def claim(cls, control: Control, records: RecordLayout, lock_timeout: float = 5.0) -> Lane:
@@ -80,8 +83,9 @@ class Lane(RingWriter):
         """Bring everything into agreement with what was really written. Called while holding the lane."""
         if same_owner:
             self.pending.adopt()
-        self.post.settle()
         settle(self, same_owner=same_owner)
+        # Last: until here a mark says that its decision may be complete already.
+        self.post.settle()
 
     def complete(self, key: bytes, reward: float) -> np.void | None:
         """Complete the decision pending under `key`; the appended record, or None if there is none.
@@ -186,6 +190,12 @@ class Lane(RingWriter):
                 self.post.send(found, SUPERSEDED)
             else:
                 self.drop(key, "superseded")
+
+    def _yield_to_newer(self, key: bytes) -> None:
+        """Supersede an adopted decision if the key was decided elsewhere while nobody owned the lane."""
+        found, entry = self.post.look(key), self.pending.entry(key)
+        if found and entry is not None and found[0].order > (int(entry["decided_ns"]), self.index):
+            self.drop(key, "superseded")
 
     def _ask_before_removing(self, key: bytes) -> None:
         """Take in what other lanes have acknowledged for a decision that is about to go."""

@@ -29,7 +29,8 @@ from .claim import WORD, Refusal
 from .control import Control
 from .pending import KeyFilter, is_whole
 from .processes import is_same_process
-from .records import TICKET_BITS, RecordLayout, key_hash, storable_reward
+from .records import TICKET_BITS, RecordLayout, key_hash
+from .values import storable_reward
 
 LETTER = np.dtype([("ticket", "<u8"), ("reward", "<f4"), ("checksum", "<u4")])
 SUPERSEDED = math.nan
@@ -93,6 +94,7 @@ class Post:
             for lane in range(lanes)
             if lane != index
         }
+        self._tickets = {lane: table["sequence"] for lane, table in self._tables.items()}
         self._hashes = {lane: table["owner_hash"] for lane, table in self._tables.items()}
         # Lane, where it counts its claims, its cells and its filter.
         self._others = [
@@ -194,8 +196,7 @@ class Post:
         bits = int.from_bytes(_FLOAT.pack(reward), "little")
         own[cell + 1] = adler32(_CONTENT.pack(ticket, reward)) << 32 | bits
         self._fence()
-        # The owner that marked the decision before it could see the letter has settled it without.
-        if self._cells[found.lane][cell] == ticket and self._lives(found.lane):
+        if self._is_too_late(found, cell, ticket):
             return False
         self._announce()
         return True
@@ -204,11 +205,26 @@ class Post:
         self._words[self._head] = (self._words[self._head] + 1) & WORD
 
     def _is_contested(self, found: Found, cell: int, ticket: int) -> bool:
-        """True if somebody else has marked the decision; a mark without a letter counts while its writer lives."""
+        """True if somebody else has marked the decision; a sender's mark without a letter counts while it lives."""
         return any(
-            cells[cell] == ticket and (self._open(sender, cell, ticket) is not None or self._lives(sender))
+            cells[cell] == ticket
+            and (sender == found.lane or self._open(sender, cell, ticket) is not None or self._lives(sender))
             for sender, cells in enumerate(self._cells)
             if sender != self._index
+        )
+
+    def _is_too_late(self, found: Found, cell: int, ticket: int) -> bool:
+        """True if a letter that was just written need not be seen by the owner, or is not the only one.
+
+        An owner that has marked the decision looked for letters afterwards, perhaps before this one was there. A mark
+        is overwritten only after the entry was cleared.
+        """
+        if self._cells[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
+            return True
+        return any(
+            cells[cell] == ticket and self._open(sender, cell, ticket) is not None
+            for sender, cells in enumerate(self._cells)
+            if sender not in (self._index, found.lane)
         )
 
     def _lives(self, lane: int) -> bool:

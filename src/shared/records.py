@@ -18,6 +18,8 @@ from zlib import adler32
 import numpy as np
 from numpy.typing import NDArray
 
+from .values import fits_float32
+
 KEY_BYTES = 64
 PENDING_KEY_BYTES = 128
 PREFIX_BYTES = 16
@@ -27,10 +29,6 @@ WAIT, SEND = 0, 1
 
 TICKET_BITS = 48
 """A ticket is the lane's index above this many bits, and the lane's count of decisions in them."""
-
-
-FLOAT32_MAX = (2 - 2**-23) * 2.0**127
-"""The largest number that a record can hold."""
 
 _NUL, _CUT = b"\xff", b"\xfe"
 """Bytes that UTF-8 never uses: they stand for a zero byte, which numpy strips from the end of a text, and for a cut."""
@@ -57,15 +55,6 @@ def decode_key(data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return data.decode("utf-8", "replace")
-
-
-def storable_reward(value: object) -> float | None:
-    """`value` as a number that a record can hold (finite as a 32-bit float); None if it is not one."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if -FLOAT32_MAX <= number <= FLOAT32_MAX else None
 
 
 def key_hash(key: bytes) -> int:
@@ -214,4 +203,4 @@ def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
     """True if every number is finite, also as the 32-bit float that a record holds."""
     # A sum of squares is finite only if each of them is; of large numbers it need not be.
     is_finite = math.isfinite(observation.dot(observation)) or bool(np.isfinite(observation).all())
-    return is_finite and all(-FLOAT32_MAX <= number <= FLOAT32_MAX for number in numbers)
+    return is_finite and all(map(fits_float32, numbers))

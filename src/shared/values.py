@@ -72,3 +72,12 @@ def as_float32_number(name: str, value: Any) -> float:
     if not fits_float32(number):
         raise ValueError(f"{name}: {shown(value)} is not finite as float32; it must be within -3.4e38 and 3.4e38")
     return number
+
+
+def storable_reward(value: object) -> float | None:
+    """`value` as a number that a record can hold (finite as float32); None if it is not one."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if fits_float32(number) else None

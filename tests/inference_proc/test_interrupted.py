@@ -97,4 +97,5 @@ def test_a_call_can_be_interrupted_at_any_line(engine_of: EngineOf, rewarding_ap
         assert engine.decide("a", [0.25, 1]).action
         assert engine.reward("a", 0.5) in (True, False)
         assert set(engine._recorder._keys) <= {"a", "b", "other"}
+        assert accounted(engine), line
     assert line > 10
