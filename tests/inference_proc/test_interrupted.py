@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile_kit import accounted
 from proof import Planted, at_line, raise_planted
 from tandem.inference_proc.engine import Engine
 from tandem.shared.weights import FlatModel, Publisher
