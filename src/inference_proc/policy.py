@@ -65,7 +65,9 @@ class Policy:
         seed: int | None = None,
         head_names: Sequence[str] = (),
     ) -> None:
-        self.model = model.eval()
+        # Not torch.inference_mode around each pass: an exception that arrives while that mode is entered leaves it to
+        # the garbage collector to end it, in the middle of a later pass.
+        self.model = model.eval().requires_grad_(False)
         self._infer = method_infer(model)
         self._head_names = tuple(head_names)
         self.temperature = temperature
@@ -110,8 +112,7 @@ class Policy:
         if model.training:
             # Whoever was given the model left it so: batch statistics and dropout are for training.
             model.eval()
-        with torch.inference_mode():
-            return [logits.numpy() for logits in model(torch.from_numpy(features))]
+        return [logits.detach().numpy() for logits in model(torch.from_numpy(features))]
 
     def _try_draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw | None:
         try:

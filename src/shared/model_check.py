@@ -306,8 +306,7 @@ class _Check:
     def _logits(self, flat: FlatModel, rows: torch.Tensor, seed: int = 1) -> Heads:
         """As the server computes them, or the trainer between two steps, with random numbers in a known state."""
         torch.manual_seed(seed)
-        serves = flat is self.first
-        with torch.inference_mode() if serves else torch.no_grad():
+        with torch.no_grad():
             return [np.array(head.numpy()) for head in flat.model.eval()(rows)]
 
     def _error(self, text: str) -> ApplicationError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +138,54 @@ def test_rounding_never_leads_past_the_end(size: int) -> None:
     draw = policy.act(np.zeros(1, np.float32))
     assert draw.action == (size - 2,)
     assert draw.probability == pytest.approx(1 / (size - 1))
+
+
+class Dropping(torch.nn.Module):
+    """Lets go of what is kept in the middle of a pass, as the garbage collector may."""
+
+    def __init__(self, kept: list[BaseException]) -> None:
+        super().__init__()
+        self.kept = kept
+        self.layer = torch.nn.Linear(2, 3)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+        self.kept.clear()
+        return (self.layer(observations),)
+
+
+def interrupt_at(line: int, call: Callable[[], object]) -> bool:
+    """Run `call` and raise KeyboardInterrupt at its `line`-th line, torch's included; False if it has fewer."""
+    seen = 0
+
+    def trace(frame: object, event: str, _: object) -> object:
+        nonlocal seen
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return seen >= line
+
+
+def test_an_interrupted_pass_does_not_disturb_a_later_one() -> None:
+    """Whatever line an exception arrives at, and however long somebody keeps it, later passes are as ever."""
+    kept: list[BaseException] = []
+    policy = Policy(Dropping(kept), seed=1)
+    features = np.array([0.25, 0.5], np.float32)
+    line, reached = 0, True
+    while reached:
+        line += 1
+        try:
+            reached = interrupt_at(line, lambda: policy.act(features))
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        assert 0.0 < policy.act(features).probability < 1.0, line
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+    assert line > 20
