@@ -61,6 +61,9 @@ class Learner(Protocol):
     def step(self, batch: Batch) -> StepResult:
         """One gradient step. May raise; the model must then be taken as spoilt."""
 
+    # A learner may also offer `is_finite() -> bool`: True if nothing in its state is NaN or infinite. Without it, every
+    # tensor of `state()` is looked at after each step.
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything besides the model that a resumed learner needs, by name."""
 
@@ -88,7 +91,10 @@ def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
     A logit of -inf counts as MASKED: probability 0, and an entropy and gradients that are numbers.
     """
-    return torch.log_softmax(logits.clamp_min(MASKED), dim=1)
+    if float(logits.detach().amin()) < MASKED:
+        # Not always: clamping costs as much as the rest.
+        logits = logits.clamp_min(MASKED)
+    return torch.log_softmax(logits, dim=1)
 
 
 def copied_state(learner: Learner) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from .records import SEND
 _KEPT = 512
 _ENOUGH = 8
 """So many numbers, before anything is concluded from them."""
-_RENEWAL = 64
+_RENEWAL = 256
 """The range is computed anew when so many numbers have come in."""
 _TICKETS = 4096
 REWARDS_BEYOND, OBSERVATIONS_BEYOND = 100.0, 10_000.0
@@ -68,12 +68,14 @@ class LearnedRange:
 
     def find_outliers(self, numbers: NDArray[np.float64], tickets: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
         """Take in float64[n] of decisions uint64[n]; which lie outside: bool[n], None if none does."""
-        outside = self._outside(numbers)
-        if not outside.any():
+        if not len(numbers):
+            return None
+        if self.low <= numbers.min() and numbers.max() <= self.high:
             self._admit(numbers)
             if self._fresh >= _RENEWAL:
                 self._narrow()
             return None
+        outside = self._outside(numbers)
         new = self._met.add(tickets[outside])
         self._admit(np.concatenate([numbers[~outside], numbers[outside][new]]))
         self._narrow()
@@ -89,10 +91,12 @@ class LearnedRange:
 
     def _admit(self, numbers: NDArray[np.float64]) -> None:
         numbers = numbers[-_KEPT:]
-        places = (self._count + np.arange(len(numbers))) % _KEPT
-        self._numbers[places] = numbers
-        self._count += len(numbers)
-        self._fresh += len(numbers)
+        at, size = self._count % _KEPT, len(numbers)
+        if at + size > _KEPT:
+            self._numbers[: at + size - _KEPT] = numbers[_KEPT - at :]
+        self._numbers[at : at + size] = numbers[: _KEPT - at]
+        self._count += size
+        self._fresh += size
 
     def _narrow(self) -> None:
         self._fresh = 0
@@ -122,8 +126,8 @@ class RewardBounds:
 
     def clip(self, rows: NDArray[Any], gated: bool) -> None:
         """Clip the rewards of records (structured [n]) in place: the actual ones, and with a gate the expected ones."""
-        sent = np.flatnonzero(rows["decision"] == SEND)
-        actual = self.actual_rewards(rows[sent])
+        sent = rows["decision"] == SEND
+        actual = self.actual_rewards(rows["actual_reward"][sent], rows["ticket"][sent])
         if actual is not None:
             rows["actual_reward"][sent] = actual
         if gated:
@@ -131,10 +135,10 @@ class RewardBounds:
             if self._expected.find_outliers(expected, rows["ticket"]) is not None:
                 rows["expected_reward"] = np.clip(expected, self._expected.low, self._expected.high)
 
-    def actual_rewards(self, sent: NDArray[Any]) -> NDArray[np.float64] | None:
-        """The clipped actual rewards of SENDs (structured [n]): float64[n]; None if there was nothing to clip."""
-        actual = sent["actual_reward"].astype(np.float64)
-        if self._find_outliers(actual, sent["ticket"]) is None:
+    def actual_rewards(self, rewards: NDArray[Any], tickets: NDArray[np.uint64]) -> NDArray[np.float64] | None:
+        """The clipped actual rewards [n] of decisions uint64[n]: float64[n]; None if there was nothing to clip."""
+        actual = rewards.astype(np.float64)
+        if self._find_outliers(actual, tickets) is None:
             return None
         low, high = self._declared or (self._actual.low, self._actual.high)
         return np.clip(actual, low, high)

@@ -104,7 +104,8 @@ class Candidate:
         return fault
 
     def _find_learner_fault(self) -> str | None:
-        name = became_not_finite(self.learner.state(), self._good)
+        is_finite = getattr(self.learner, "is_finite", None)
+        name = None if is_finite is not None and is_finite() else became_not_finite(self.learner.state(), self._good)
         return None if name is None else f"the learner's {name} has a value that is not finite"
 
     def publish(self, version: int) -> None:

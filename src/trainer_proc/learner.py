@@ -13,11 +13,14 @@ towards entropy grows where the policy's entropy falls below a floor, so that it
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..shared.application import MASKED, ActionHead
 from ..shared.config import ContinuousTrainingConfig
+from ..shared.finite import is_finite
 from ..shared.learning import Batch, StepResult, log_probabilities
 from .joined import Joined
 
@@ -162,6 +165,17 @@ class PolicyGradient:
         if self.baseline is not None:
             self._join_values()
 
+    def is_finite(self) -> bool:
+        """True if nothing in the state is NaN or infinite. First moments reach the weights at once: no need to look."""
+        if not math.isfinite(self.mean) or not math.isfinite(self.variance):
+            return False
+        tensors = list(self.value_parameters)
+        for leaf in (*self.parameters, *self.value_parameters):
+            moments = self.optimiser.state.get(leaf)
+            if moments:
+                tensors.append(moments["exp_avg_sq"])
+        return all(is_finite(tensor) for tensor in tensors)
+
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts by position, the baseline's weights, and the rewards' mean and deviation."""
         tensors = {"rewards": torch.tensor([self.mean, self.variance, self.updates], dtype=torch.float64)}
@@ -205,7 +219,9 @@ def importance(log_probability: Tensor, drawn_with: Tensor) -> Tensor:
     an action weighs 1, as if nothing had changed, unless it is masked today.
     """
     ratio = (log_probability - drawn_with.clamp_min(_SMALLEST).log()).exp()
-    return torch.where(drawn_with >= _SMALLEST, ratio, (log_probability > MASKED / 2).float())
+    if float(drawn_with.min()) < _SMALLEST:
+        ratio = torch.where(drawn_with >= _SMALLEST, ratio, (log_probability > MASKED / 2).float())
+    return ratio
 
 
 def _fusible(parameters: list[Tensor]) -> bool:

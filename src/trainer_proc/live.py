@@ -87,7 +87,7 @@ class LiveScores:
         sent = rows["decision"] == SEND
         scores = np.where(sent, rows["actual_reward"], 0.0)
         # One absurd reward would be the mean of all, and the best that there ever was.
-        clipped = None if self._bounds is None else self._bounds.actual_rewards(rows[sent])
+        clipped = None if self._bounds is None else self._bounds.actual_rewards(scores[sent], rows["ticket"][sent])
         if clipped is not None:
             scores[sent] = clipped
         self._scores.extend(zip(scores.tolist(), sent.tolist(), strict=True))

@@ -163,3 +163,23 @@ def test_a_spoilt_checkpoint_is_set_aside_and_an_older_one_used(toy_trainer, fil
     assert f"{versions[1]:012d}.not-finite" in caplog.text
     assert (store.folder / f"{versions[1]:012d}.not-finite").is_dir()
     assert versions[1] not in [checkpoint.version for checkpoint in store.all()]
+
+
+def test_a_first_step_on_zeros_that_fails_does_not_end_the_trainer(toy_trainer, fill, monkeypatch, caplog):
+    """It is logged: real observations need not be like zeros."""
+    from learners import Plain
+    from tandem.trainer_proc.__main__ import warm_up
+
+    trainer = toy_trainer(learner="learners:Plain")
+    fill(trainer.buffer)
+    original = Plain.step
+
+    def step(self, batch):
+        if not batch.observations.any():
+            raise ZeroDivisionError
+        return original(self, batch)
+
+    monkeypatch.setattr(Plain, "step", step)
+    warm_up(trainer)
+    assert "on an observation of zeros, failed" in caplog.text
+    assert trainer.train_step()
