@@ -83,10 +83,15 @@ def _elsewhere(first: str) -> str | None:
 
 
 def _is_same(own: Path, origin: str) -> bool:
+    """True for one file, and for two modules that are copies: it does not matter then which of them is meant."""
     try:
-        return os.path.samefile(own, origin)
+        return os.path.samefile(own, origin) or (own.name != "__init__.py" and own.read_bytes() == _contents(origin))
     except OSError:
         return False
+
+
+def _contents(origin: str) -> bytes | None:
+    return Path(origin).read_bytes() if os.path.isfile(origin) else None
 
 
 def _why_not(name: str, first: str, folder: Path) -> str:

@@ -73,6 +73,13 @@ def test_an_installed_module_of_the_same_name_is_named_with_the_file(name: str, 
     assert str(beside) not in sys.path
 
 
+def test_a_copy_of_the_file_is_the_same_module(name: str, beside: Path, installed: Path) -> None:
+    """A server that has a copy of its application on its path means what its trainer means."""
+    for folder in (beside, installed):
+        (folder / f"{name}.py").write_text(CREATE.format("either"), encoding="utf-8")
+    assert load_application(name, {}, beside) == "either"
+
+
 def test_the_same_file_by_two_ways_is_one(name: str, beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the configuration may be on the path, as that of a server that embeds the engine is."""
     (beside / f"{name}.py").write_text(CREATE.format("beside"), encoding="utf-8")
