@@ -21,6 +21,7 @@ from .ownership import WORD, Claim, Refusal, is_owned
 from .pending import PendingTable
 from .records import RecordLayout, key_hash, storable_reward
 from .ring import RingWriter
+from .ring import latency_bucket as latency_bucket
 from .segments import claim_segment
 from .settling import settle
 
