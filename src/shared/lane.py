@@ -21,6 +21,7 @@ from .mail import SUPERSEDED, Post
 from .pending import PendingTable
 from .records import RecordLayout, key_hash
 from .ring import RingWriter
+from .ring import latency_bucket as latency_bucket
 from .segments import claim_segment
 from .settling import settle
 from .values import storable_reward
