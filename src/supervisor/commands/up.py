@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shared.config import Config, load
-from ...shared.errors import ConfigError, SupervisorError, TandemError
+from ...shared.errors import ConfigError, ForeignFile, SupervisorError, TandemError
 from ...shared.logs import configure_logging
 from ...shared.ownership import be_private, own_folder, users_umask
 from ...shared.processes import module_command
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if holder:
         raise lock.InstanceBusy(options.instance, holder)
     be_private(config.supervisor.mode)
-    own_folder(Path(config.data_dir).absolute() / options.instance)
+    _take_folder(Path(config.data_dir).absolute() / options.instance)
     if options.detach:
         return _detach(options, path, config)
     report = _to_terminal if options.report is None else _to_pipe(options.report)
@@ -119,14 +119,29 @@ class _OwnLog(logging.handlers.WatchedFileHandler):
             super().emit(record)
 
 
+def _take_folder(folder: Path) -> None:
+    try:
+        own_folder(folder)
+    except ForeignFile:
+        raise
+    except OSError as error:
+        raise _unusable(folder, error) from None
+
+
 def _open(output: LogFile) -> int:
     try:
         return output.open()
+    except ForeignFile:
+        raise
     except OSError as error:
-        raise SupervisorError(
-            f"the data folder {output.path.parent.parent} cannot be used ({error.strerror}: {error.filename});"
-            " make room or rights, or choose another with data_dir"
-        ) from None
+        raise _unusable(output.path.parent.parent, error) from None
+
+
+def _unusable(folder: Path, error: OSError) -> SupervisorError:
+    return SupervisorError(
+        f"the data folder {folder} cannot be used ({error.strerror}: {error.filename});"
+        " make room or rights, or choose another with data_dir"
+    )
 
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
