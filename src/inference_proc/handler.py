@@ -10,10 +10,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
-from ..shared.application import ActionHead, Application
+from ..shared.application import ActionHead
 from ..shared.batcher import Batcher
 from ..shared.envelope import (
     BadFrame,
@@ -25,7 +24,9 @@ from ..shared.envelope import (
     write_error,
     write_reply,
 )
+from ..shared.features import PlainFeatures
 from ..shared.rate_limit import RateLimit
+from ..shared.values import FLOAT32_MAX
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -101,8 +102,6 @@ class _Answer(msgspec.Struct):
 
 
 _LONGEST_KEY = 256
-_LARGEST = float(np.finfo(np.float32).max)
-_PLAIN_ENCODE = Application.__dataclass_fields__["encode"].default
 _NUMBERS = frozenset({int, float})
 
 
@@ -121,6 +120,7 @@ class GenericHandler:
         self.statistics = MessageStatistics()
         self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch, engine.forget)
         self._heads = engine.application.heads
+        self._is_plain = isinstance(engine.application.encode, PlainFeatures)
         self._has_labels = any(head.labels for head in self._heads)
         self._warn = RateLimit(10.0)
 
@@ -173,7 +173,8 @@ class GenericHandler:
         raise BadFrame("VALIDATION_ERROR", f"type: {request.type[:64]!r} is unknown")
 
     async def _decide(self, decide: _Decide) -> _Answer:
-        self._check(decide.observation)
+        if self._is_plain:
+            _check_numbers(decide.observation, self.engine.application.features)
         try:
             decision = await self._batcher.decide(decide.key, decide.observation)
         except ValueError as error:
@@ -194,32 +195,13 @@ class GenericHandler:
         )
 
     def _reward(self, reward: _Reward) -> dict[str, Any]:
-        if not abs(reward.value) <= _LARGEST:
-            raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{_LARGEST:g})")
+        if not abs(reward.value) <= FLOAT32_MAX:
+            raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{FLOAT32_MAX:g})")
         try:
             matched = self.engine.reward(reward.key, reward.value)
         except ValueError as error:
             raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
         return {"key": reward.key, "matched": matched}
-
-    def _check(self, observation: Any) -> None:
-        """Raises BadFrame, naming the feature, if the application cannot make its features of the observation."""
-        application = self.engine.application
-        if application.encode is _PLAIN_ENCODE:
-            return _check_numbers(observation, application.features)
-        try:
-            with np.errstate(all="ignore"):
-                features = application.encode(observation)
-            shape, finite = features.shape, np.isfinite(features)
-        except Exception as error:
-            raise BadFrame("VALIDATION_ERROR", f"observation: {str(error)[:200]}") from error
-        if shape != (len(application.features),):
-            raise BadFrame(
-                "VALIDATION_ERROR", f"observation: has the shape {shape}, not ({len(application.features)},)"
-            )
-        if not finite.all():
-            name = application.features[int(finite.argmin())]
-            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is missing or too large")
 
     @staticmethod
     def _fields(request: Request, frame: str | bytes, kind: type[Any]) -> Any:
@@ -247,10 +229,10 @@ def _check_numbers(observation: Any, features: tuple[str, ...]) -> None:
     if type(observation) is not list or len(observation) != len(features):
         found = f"an array of {len(observation)}" if isinstance(observation, list) else type(observation).__name__
         raise BadFrame("VALIDATION_ERROR", f"observation: must be an array of {len(features)} numbers, not {found}")
-    if _NUMBERS.issuperset(map(type, observation)) and max(map(abs, observation)) <= _LARGEST:
+    if _NUMBERS.issuperset(map(type, observation)) and max(map(abs, observation)) <= FLOAT32_MAX:
         return
     for name, value in zip(features, observation, strict=True):
         if type(value) not in _NUMBERS:
             raise BadFrame("VALIDATION_ERROR", f"observation: {name} must be a number, not {type(value).__name__}")
-        if not abs(value) <= _LARGEST:
-            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is too large (allowed: +-{_LARGEST:g})")
+        if not abs(value) <= FLOAT32_MAX:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is too large (allowed: +-{FLOAT32_MAX:g})")

@@ -66,7 +66,7 @@ class Policy:
         head_names: Sequence[str] = (),
     ) -> None:
         # Not torch.inference_mode around each pass: an exception that arrives while that mode is entered leaves it to
-        # the garbage collector to end it, in the middle of a later pass.
+        # the garbage collector to end it, in the middle of a later pass. Nothing here depends on the mode.
         self.model = model.eval().requires_grad_(False)
         self._infer = method_infer(model)
         self._head_names = tuple(head_names)
@@ -112,7 +112,16 @@ class Policy:
         if model.training:
             # Whoever was given the model left it so: batch statistics and dropout are for training.
             model.eval()
-        return [logits.detach().numpy() for logits in model(torch.from_numpy(features))]
+        was_enabled = torch.is_grad_enabled()
+        try:
+            torch.set_grad_enabled(False)
+            return [logits.detach().numpy() for logits in model(torch.from_numpy(features))]
+        finally:
+            try:
+                torch.set_grad_enabled(was_enabled)
+            finally:
+                # Again, as an exception may have arrived in the line above: the mode is that of the host's thread.
+                torch.set_grad_enabled(was_enabled)
 
     def _try_draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw | None:
         try:

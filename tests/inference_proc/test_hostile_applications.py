@@ -319,7 +319,7 @@ def test_an_application_that_calls_its_engine_is_told_so(hostile: Made) -> None:
     assert engine.reward("a", 0.5)
 
 
-@pytest.mark.parametrize("value", [math.nan, 1e39, None, "0.5"], ids=repr)
+@pytest.mark.parametrize("value", ["NaN", 1e39, None, "0.5"], ids=repr)
 def test_a_failed_reward_that_is_no_number_is_refused_at_attach(hostile: Made, value: Any) -> None:
     """By the application's name, and the lane stays free."""
     with pytest.raises(ApplicationError, match="hostile: failed_reward: "):

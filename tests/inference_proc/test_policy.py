@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -154,13 +155,17 @@ class Dropping(torch.nn.Module):
 
 
 def interrupt_at(line: int, call: Callable[[], object]) -> bool:
-    """Run `call` and raise KeyboardInterrupt at its `line`-th line, torch's included; False if it has fewer."""
+    """Run `call` and raise KeyboardInterrupt at the `line`-th moment of it; False if it has fewer.
+
+    Moments are the beginnings of calls, where Python looks for signals, and every line of torch's.
+    """
     seen = 0
 
-    def trace(frame: object, event: str, _: object) -> object:
+    def trace(frame: FrameType, event: str, _: object) -> object:
         nonlocal seen
-        seen += event == "line"
-        if event == "line" and seen == line:
+        is_moment = event == "call" or (event == "line" and "torch" in frame.f_code.co_filename)
+        seen += is_moment
+        if is_moment and seen == line:
             raise KeyboardInterrupt
         return trace
 

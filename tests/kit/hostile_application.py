@@ -1,5 +1,6 @@
 """An application whose parts do what a test tells them to, by the module's HOOKS. Copied into the test's folder."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ def create(settings: Any, folder: Any) -> Application:
     if settings.get("reward"):
         parts.update(build_reward=Reward, context_dtype=Reward.context_dtype)
     if "failed_reward" in settings:
-        parts["failed_reward"] = settings["failed_reward"]
+        value = settings["failed_reward"]
+        parts["failed_reward"] = math.nan if value == "NaN" else value
     return Application(
         "hostile", ("hour", "darkness"), (ActionHead("light", 5), ActionHead("door", 3)), Linear, **parts
     )

@@ -12,7 +12,7 @@ NOBODY = 65534
 
 _PRELUDE = """
 import os, sys
-import argparse, fcntl, gettext, hashlib, json, locale, pwd, shutil, time
+import argparse, fcntl, gettext, hashlib, json, locale, logging, pwd, shutil, time
 from tandem.shared import layout
 from tandem.shared.control import Control
 from tandem.shared.processes import own_identity
