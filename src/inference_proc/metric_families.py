@@ -280,8 +280,6 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
               "forwarded"),
         _lane("tandem_rewards_repeated", "counter", "Rewards refused because the decision had one already.",
               "repeated"),
-        _lane("tandem_rewards_refused", "counter", "Rewards refused because they are not finite as 32-bit numbers.",
-              "refused_rewards"),
         _lane("tandem_memory_damaged", "counter", "Things in shared memory that made no sense and were skipped.",
               "damaged"),
     )),
