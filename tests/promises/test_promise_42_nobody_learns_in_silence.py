@@ -18,6 +18,7 @@ import pytest
 import torch
 from proof import figure
 from tandem.inference_proc.engine import Engine
+from tandem.shared.experience import Experience
 from tandem.shared.learning_reasons import NAMES, learning_notices, learning_reasons
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.supervisor import view
@@ -36,6 +37,10 @@ import torch
 from tandem.shared.application import ActionHead, Application, Verdict
 from tandem.shared.learning import StepResult
 from tandem.trainer_proc.learner import PolicyGradient
+
+
+armed = False
+"""Learners that fail do so from when an instance runs: `up` would refuse one that cannot take its first steps."""
 
 
 class Linear(torch.nn.Module):
@@ -88,18 +93,18 @@ class Elsewhere(PolicyGradient):
 class Coasts(PolicyGradient):
     """After ten steps no gradient reaches the optimiser any more; its momentum goes on."""
 
-    def _zero_gradients(self):
-        super()._zero_gradients()
-        if self.updates > 10:
-            for parameter in self.model.parameters():
-                parameter.grad = None
+    def __init__(self, model, heads, config):
+        super().__init__(model, heads, config)
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: gradient * 0.0 if self.updates > 10 else gradient)
 
 
 class Spoils(PolicyGradient):
     def step(self, batch):
         result = super().step(batch)
         with torch.no_grad():
-            next(self.model.parameters()).fill_(math.nan)
+            if armed:
+                next(self.model.parameters()).fill_(math.nan)
         return result
 
 
@@ -113,7 +118,9 @@ class Jumps(PolicyGradient):
 
 class Raises(PolicyGradient):
     def step(self, batch):
-        raise RuntimeError("planted")
+        if armed:
+            raise RuntimeError("planted")
+        return super().step(batch)
 
 
 class Turns(Spoils):
@@ -123,13 +130,13 @@ class Turns(Spoils):
 
     def step(self, batch):
         Turns.calls += 1
-        if Turns.calls % 2:
+        if armed and Turns.calls % 2:
             raise RuntimeError("planted")
         return super().step(batch)
 
 
 class Hiccup:
-    """Raises at two steps of three, and is plain otherwise."""
+    """Raises at every second step, and is plain otherwise."""
 
     calls = 0
 
@@ -138,7 +145,7 @@ class Hiccup:
 
     def step(self, batch):
         Hiccup.calls += 1
-        if Hiccup.calls % 3:
+        if armed and Hiccup.calls % 2:
             raise RuntimeError("planted")
         (logits,) = self.model(batch.observations)
         loss = -(batch.rewards * torch.log_softmax(logits, 1).gather(1, batch.actions).squeeze(1)).mean()
@@ -158,7 +165,7 @@ class Blocks:
     components = ()
 
     def evaluate(self, observation, action, key, version):
-        return Verdict(False, "blocked", self.expected)
+        return Verdict(False, "blocked", 0.5)
 
     def sent(self, key, action): ...
     def failed(self, key, action): ...
@@ -168,16 +175,6 @@ class Blocks:
     def clear(self): ...
 
 
-class Rejected(Blocks):
-    expected = math.nan
-
-
-class Blocked(Blocks):
-    expected = 0.5
-
-
-GATES = {"": None, "blocked": Blocked, "rejected": Rejected}
-
 
 def create(settings, folder):
     return Application(
@@ -185,7 +182,7 @@ def create(settings, folder):
         features=tuple("abcd"),
         heads=(ActionHead("place", 5),),
         build_model=Counting if settings.get("counting") else Linear,
-        build_gate=GATES[settings.get("gate", "")],
+        build_gate=Blocks if settings.get("gate") == "blocked" else None,
     )
 '''
 
@@ -247,6 +244,7 @@ def shop(toy_instance: Callable[..., Any], toy_application: str, tmp_path: Path)
         settings = {"learner": f"{name}:{learner}", "buffer_capacity": 4096, **(trainer or {})}
         instance = toy_instance(application=name, trainer=settings, **sections)
         engine = Engine(instance)
+        sys.modules[name].armed = True
         made.append(Shop(engine, ContinuousTrainer(instance.build_model(), ExperienceReplayBuffer(instance, seed=1))))
         return made[-1]
 
@@ -284,7 +282,6 @@ def told_everywhere(shop: Shop, name: str) -> str:
         ("Raises", {"trainer": {"max_failures": 3}}, "failing"),
         ("Turns", {}, "failing"),
         ("Turns", {}, "refused"),
-        ("PolicyGradient", {"settings": {"gate": "rejected"}}, "nothing_sampled"),
         ("PolicyGradient", {"settings": {"gate": "blocked"}, "trainer": {"train_on_wait": False}}, "nothing_sampled"),
     ],
 )
@@ -300,6 +297,19 @@ def test_promise_42_a_step_that_teaches_nothing_is_named(
     assert found.get(name, TICKS + 1) <= TICKS, found
     told_everywhere(made, name)
     figure(42, f"{name} ({learner}): named after {found[name]} ticks")
+
+
+def test_promise_42_decisions_that_are_all_rejected_are_named(shop: Callable[..., Shop]) -> None:
+    """Whoever records them has numbers that are not finite, and nothing comes in to learn from."""
+    made = shop()
+    bad = Experience(np.full(4, np.nan, np.float32), 0, 0, 1.0, "WAIT", 0.0)
+
+    def record() -> None:
+        for _ in range(5):
+            assert not made.trainer.buffer.add(bad)
+
+    assert made.named(record).get("nothing_sampled", TICKS + 1) <= TICKS
+    told_everywhere(made, "nothing_sampled")
 
 
 def test_promise_42_a_lag_bound_that_leaves_everything_out_is_named(shop: Callable[..., Shop]) -> None:
