@@ -272,8 +272,7 @@ def publish_after_stop(name: str, publisher: str = "Publisher") -> dict[str, Any
 def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int) -> None:
     """Decide under keys that are shared with the other workers, and reward whatever waits, wherever, with retries.
 
-    Each decision is journalled before it can be rewarded, each acknowledged reward right after the answer. A reward's
-    value names it: no two are the same.
+    Each reward is journalled right after its answer. A reward's value names it: few are the same.
     """
     made = attach_channel(name)
     end = made.claim(LANES[lane])
@@ -292,9 +291,8 @@ def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int
                 for _ in range(2 if choice < 0.5 else 1):
                     with end.hold():
                         taken = end.reward(key_of(key), value) is not False
-                    if taken:
-                        file.write(f"{value}\n")
-                        file.flush()
+                    file.write(f"{value}\n" if taken else f"refused {value}\n")
+                    file.flush()
             if number % 5 == 0:
                 with end.hold():
                     end.collect()

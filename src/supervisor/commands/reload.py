@@ -15,6 +15,7 @@ from ...shared.errors import SupervisorError
 from ...shared.ownership import OWN, be_private
 from .. import operate
 from .config import flatten, live_paths
+from .up import config_path
 
 if TYPE_CHECKING:
     from ...shared.control import Control
@@ -36,10 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Validate, write and ask the trainer to read."""
+    asked = None if options.config is None else load(config_path(options.config))
     control = operate.open_running(options.instance, OWN)
     be_private("0600")
     schema = control.schema
-    asked = load(file_to_read(options.config, schema, options.instance))
+    asked = asked or load(own_file(schema, options.instance))
     path = Path(schema["data_dir"]) / CONFIG_FILE
     running = parse(schema["config"], f"instance {options.instance!r}", schema["folder"])
     if control.get("trainer.config_revision"):
@@ -59,21 +61,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def file_to_read(asked: str | None, schema: dict[str, Any], instance: str) -> str:
-    """The file that is meant: the one asked for, else the one that the instance was started with.
+def own_file(schema: dict[str, Any], instance: str) -> str:
+    """The file that the instance was started with.
 
     Raises SupervisorError if there is none: the defaults are never meant by it.
     """
-    if asked is not None:
-        path, whose = asked, "--config"
-    else:
-        path, whose = schema.get("config_file", ""), f"the file that instance {instance!r} was started with"
+    path = schema.get("config_file", "")
     if not path:
         raise SupervisorError(
             f"instance {instance!r} was started without a configuration file: name one, `ctl reload --config FILE`"
         )
     if not os.path.exists(path):
-        raise SupervisorError(f"{whose}: {path} does not exist; nothing was changed")
+        raise SupervisorError(
+            f"the file that instance {instance!r} was started with: {path} does not exist; nothing was changed"
+        )
     return str(path)
 
 
