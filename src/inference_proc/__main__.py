@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import torch
 import uvicorn
 
+from ..shared.addresses import authority
 from ..shared.config import Config, LoggingConfig, load
 from ..shared.control import Control
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
@@ -92,11 +93,6 @@ class BundledServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: uvicorn would end the process by the signal, not with status 0."""
         yield
-
-
-def authority(host: str, port: int) -> str:
-    """Address and port as they stand in a URL: an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen(host: str, port: int, write_timeout: float) -> socket.socket:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..shared.addresses import reachable
 from ..shared.config import Config, ContinuousTrainingConfig
 from ..shared.control import Control
 from ..shared.errors import SupervisorError
@@ -96,10 +97,14 @@ def play(
                 return None
             raise
         try:
-            tell(f"dashboard: http://127.0.0.1:{supervisor.port}/dashboard")
+            tell(f"dashboard: http://{_address(supervisor)}/dashboard")
             return _play(supervisor, game, Path(folder), live)
         finally:
             supervisor.close()
+
+
+def _address(supervisor: Supervisor) -> str:
+    return reachable(supervisor.config.inference.host, supervisor.port)
 
 
 def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Control], None]) -> dict[str, Any] | None:
@@ -107,9 +112,7 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
     assert control is not None
     first, steps = control.get("version"), control.get("metrics.total_steps")
     output = folder / "game.log"
-    command = game.command(
-        supervisor.config.application, f"ws://127.0.0.1:{supervisor.port}/ws", supervisor.config.folder
-    )
+    command = game.command(supervisor.config.application, f"ws://{_address(supervisor)}/ws", supervisor.config.folder)
     with output.open("wb") as file:
         client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     ticks = start_ticks(client.pid)

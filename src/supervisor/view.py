@@ -7,6 +7,7 @@ import os
 import time
 
 from ..shared import layout
+from ..shared.addresses import reachable
 from ..shared.control import Control
 from ..shared.errors import ForeignFile, SegmentInvalid, SegmentMissing
 from ..shared.learning_reasons import learning_notices, learning_reasons
@@ -165,6 +166,14 @@ def stopped(instance: str) -> dict[str, Any]:
     }
 
 
+def host(control: Control) -> str:
+    """The address that the bundled server is configured to bind to; this machine's own if that cannot be read."""
+    try:
+        return str(control.schema["config"]["inference"]["host"])
+    except (ValueError, KeyError, TypeError):
+        return "127.0.0.1"
+
+
 def status(instance: str) -> dict[str, Any]:
     """Everything that `ctl status` shows; `state` is running, degraded (a part does not run or learn) or stopped."""
     control = open_control(instance)
@@ -190,7 +199,7 @@ def status(instance: str) -> dict[str, Any]:
             "buffer": buffer(control),
             "supervisor": {"pid": pid if supervised else None, "progress_age_s": beat},
             "paused": bool(control.get("command.pause")),
-            "url": f"http://127.0.0.1:{port}" if port else None,
+            "url": f"http://{reachable(host(control), port)}" if port else None,
             "reasons": reasons,
             "notices": learning_notices(control),
         }

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...shared.addresses import reachable
 from ...shared.config import Config, load
 from ...shared.errors import ConfigError, ForeignFile, SupervisorError, TandemError
 from ...shared.logs import configure_logging
@@ -145,13 +146,11 @@ def _unusable(folder: Path, error: OSError) -> SupervisorError:
 
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
-    host = supervisor.config.inference.host
-    shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-    shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
+    address = reachable(supervisor.config.inference.host, supervisor.port)
     return {
         "instance": supervisor.instance,
         "adopted": supervisor.adopted,
-        "url": f"http://{shown}:{supervisor.port}" if supervisor.port else None,
+        "url": f"http://{address}" if supervisor.port else None,
         "children": [child.name for child in supervisor.children],
         "data_folder": str(supervisor.folder),
         "data_found": supervisor.found,
