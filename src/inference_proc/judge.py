@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ..shared.application import Application, Gate, RewardCalculator, Verdict
 from ..shared.errors import ApplicationError
-from ..shared.values import as_float32_number, as_number, as_text, described, fits_float32
+from ..shared.values import all_fit_float32, as_float32_number, as_number, as_text, described, fits_float32
 
 log = logging.getLogger(__name__)
 
+_FLOATS = frozenset({float})
 _OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
 
 
@@ -65,7 +66,8 @@ class Judge:
             and (fits_float32(expected) or expected == -math.inf)
             and type(components) is tuple
             and len(components) in (0, len(self._component_names))
-            and all(type(number) is float and fits_float32(number) for number in components)
+            and _FLOATS.issuperset(map(type, components))
+            and all_fit_float32(components)
             and type(verdict.reason) is str
         ):
             return verdict

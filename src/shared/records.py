@@ -18,7 +18,7 @@ from zlib import adler32
 import numpy as np
 from numpy.typing import NDArray
 
-from .values import fits_float32
+from .values import all_fit_float32
 
 KEY_BYTES = 64
 PENDING_KEY_BYTES = 128
@@ -203,4 +203,4 @@ def is_finite_record(observation: NDArray[np.float32], *numbers: float) -> bool:
     """True if every number is finite, also as the 32-bit float that a record holds."""
     # A sum of squares is finite only if each of them is; of large numbers it need not be.
     is_finite = math.isfinite(observation.dot(observation)) or bool(np.isfinite(observation).all())
-    return is_finite and all(map(fits_float32, numbers))
+    return is_finite and all_fit_float32(numbers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 FLOAT32_MAX = 3.4028234663852886e38
@@ -64,6 +66,16 @@ def as_number(name: str, value: Any) -> float:
 def fits_float32(number: float) -> bool:
     """True if the number is finite, as float32 too: what is stored and trained with is float32."""
     return -FLOAT32_MAX <= number <= FLOAT32_MAX
+
+
+def all_fit_float32(numbers: Iterable[float]) -> bool:
+    """`fits_float32` of each, in one call for ordinary ones."""
+    try:
+        if math.hypot(*numbers) <= FLOAT32_MAX:
+            return True
+    except OverflowError:  # an int beyond float64
+        return False
+    return all(map(fits_float32, numbers))
 
 
 def as_float32_number(name: str, value: Any) -> float:
