@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,7 +67,8 @@ class PlainFeatures:
     def __call__(self, observation: Any) -> NDArray[np.float32]:
         """float32[F], in memory of its own. Raises ValueError as `as_features` does."""
         if _are_plain(observation, len(self._names)):
-            return np.array(observation, np.float32)
+            with contextlib.suppress(Exception):  # as in FeatureEncoder.write
+                return np.array(observation, np.float32)
         return as_features(observation, self._names)
 
 
@@ -98,8 +100,11 @@ class FeatureEncoder:
         """
         if self._is_plain:
             if _are_plain(observation, self._shape[0]):
-                target[:] = observation
-                return
+                try:
+                    target[:] = observation
+                    return
+                except Exception:  # numpy does not take every number, a tensor with a gradient for one
+                    pass
             features = observation
         else:
             features = self._encoded(observation)

@@ -24,6 +24,8 @@ from .strategies import Strategy, Uniform
 WEAK_MEMORY = platform.machine() not in ("x86_64", "AMD64")
 """Where loads may pass loads, the sequence alone proves nothing and every row's checksum is looked at too."""
 
+_MOST_RECORDS = 2**62
+
 
 @dataclass(frozen=True)
 class Window:
@@ -69,7 +71,8 @@ class ReplayReader:
         words, lanes, total = self.control.words, [], 0
         for index, head_at, floor_at in self._bounds_at:
             head = words[head_at]
-            if head:
+            # What is beyond is no count of records: somebody wrote into a lane that nobody owns now.
+            if 0 < head < _MOST_RECORDS:
                 low = max(words[floor_at], head - self.capacity)
                 if head > low:
                     lanes.append((index, low, head - low))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..shared.application import Application
 from ..shared.control import Control
 from ..shared.outliers import OBSERVATIONS_BEYOND, LearnedRange, RewardBounds, Tickets
+from ..shared.record_check import RecordCheck
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +30,23 @@ class Intake:
         self.bounds = RewardBounds(application.reward_range)
         self._magnitudes = LearnedRange(OBSERVATIONS_BEYOND)
         self._spoilers = Tickets()
+        self.check = RecordCheck(application.heads, control.get("lanes"))
         self._counted = {"clipped_rewards": 0, "left_out": 0}
         self._blamed = 0
+        self._senseless = 0
 
     def admit(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The records (structured [n]) that may be trained on, their rewards clipped in place."""
+        senseless = self.check.senseless(rows)
+        if senseless is not None:
+            self._senseless += int(np.count_nonzero(senseless))
+            rows = rows[~senseless]
         keep = self._sensible(rows)
         if keep is not None:
             rows = rows[keep]
         self.bounds.clip(rows, self.gated)
         self._count("clipped_rewards", self.bounds.outliers)
-        self._count("left_out", self._magnitudes.outliers + self._blamed)
+        self._count("left_out", self._magnitudes.outliers + self._blamed + self._senseless)
         return rows
 
     def _sensible(self, rows: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -66,7 +73,7 @@ class Intake:
                 bytes(row["key"]).decode("utf-8", "replace"), row["version"],
                 np.array2string(row["observation"], threshold=8, precision=4), row["actual_reward"],
             )  # fmt: skip
-        self._count("left_out", self._magnitudes.outliers + self._blamed)
+        self._count("left_out", self._magnitudes.outliers + self._blamed + self._senseless)
 
 
 def find_spoilers(rows: NDArray[Any], passes: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:

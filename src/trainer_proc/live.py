@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..shared.config import ContinuousTrainingConfig
 from ..shared.control import Control
 from ..shared.outliers import RewardBounds
+from ..shared.record_check import RecordCheck
 from ..shared.records import SEND, TICKET_BITS
 from ..shared.sampler import ReplayReader
 
@@ -44,11 +45,18 @@ class LiveScores:
     """The scores of the newest decisions, at most `window` of them, made by version `since` or later."""
 
     def __init__(
-        self, control: Control, reader: ReplayReader, window: int, since: int, bounds: RewardBounds | None = None
+        self,
+        control: Control,
+        reader: ReplayReader,
+        window: int,
+        since: int,
+        bounds: RewardBounds | None = None,
+        check: RecordCheck | None = None,
     ) -> None:
         self._control = control
         self._reader = reader
         self._bounds = bounds
+        self._check = check
         self.since = since
         self._newest = [self._head(lane) for lane in range(reader.lanes)]
         self._scores: deque[tuple[float, bool]] = deque(maxlen=window)
@@ -75,6 +83,9 @@ class LiveScores:
         if most <= 0:
             return 0
         rows = self._reader.recent(min(most, _AT_ONCE) * len(heads))
+        senseless = None if self._check is None else self._check.senseless(rows)
+        if senseless is not None:
+            rows = rows[~senseless]
         lanes = (rows["ticket"] >> np.uint64(TICKET_BITS)).astype(np.int64)
         known = np.array(self._newest, dtype=np.uint64)[lanes]
         self._newest = heads

@@ -22,6 +22,7 @@ from ..shared.errors import CheckpointError, TandemError
 from ..shared.learning import Learner, StepResult, event_row, history_row, make_batch, training_rewards
 from ..shared.learning_watch import LearningWatch
 from ..shared.metrics import TrainingMetrics
+from ..shared.rate_limit import RateLimit
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.strategies import Prioritized
 from ..shared.weights import FlatModel
@@ -65,9 +66,8 @@ class ContinuousTrainer:
         self._slots = self.candidate.slots
         self.keeper = CheckpointKeeper(self.instance.checkpoints(), self.control, self.config)
         self.intake = Intake(self.control, self.instance.application)
-        self._scores = LiveScores(
-            self.control, buffer.reader, self.config.live_guard_window, self._first_version(), self.intake.bounds
-        )
+        window, first = self.config.live_guard_window, self._first_version()
+        self._scores = LiveScores(self.control, buffer.reader, window, first, self.intake.bounds, self.intake.check)
         self._live_guard = LiveGuard(self.config)
         self._resume()
         self.metrics = TrainingMetrics(self.control)
@@ -77,6 +77,7 @@ class ContinuousTrainer:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._warn = RateLimit(10.0)
         self._rows: NDArray[Any] | None = None
         self._next_checkpoint = time.monotonic() + self.config.checkpoint_interval
         if self.control.get("trainer.config_revision"):
@@ -321,6 +322,16 @@ class ContinuousTrainer:
         log.info("version %d: settings were reloaded", self.model_version)
 
     def _watch(self) -> None:
+        """Take in what became of the decisions. What fails is counted and logged; training goes on without it."""
+        try:
+            self._judge_live_decisions()
+        except TrainerFailed:
+            raise
+        except Exception:
+            self.metrics.count("total_errors")
+            self._warn.exception(log, "what live decisions earned could not be judged")
+
+    def _judge_live_decisions(self) -> None:
         """Take in what live decisions earned, and roll back if that is clearly less than it was."""
         self.watch.tick()
         new = self._scores.read_new()

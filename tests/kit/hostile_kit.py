@@ -82,6 +82,7 @@ OBSERVATIONS: list[tuple[Any, list[float]]] = [
     (torch.tensor([0.1, 0.2]), [0.1, 0.2]), (torch.tensor([0.1, 0.2], requires_grad=True), [0.1, 0.2]),
     (torch.tensor([0.5, 0.25], dtype=torch.bfloat16), [0.5, 0.25]), ([decimal.Decimal("0.1"), 0.2], [0.1, 0.2]),
     ([1e30, -1e30], [1e30, -1e30]), (np.array([3e38, -3e38], np.float32), [3e38, -3e38]), ([3.4e38, 1], [3.4e38, 1]),
+    ([torch.tensor(0.5, requires_grad=True), 0.25], [0.5, 0.25]),
     ([np.float64(0.5), torch.tensor(0.25)], [0.5, 0.25]), (memoryview(np.array([0.5, 0.25])), [0.5, 0.25]),
     ([10**38, 1], [1e38, 1]), (np.array([1e-50, 5e-324]), [0, 0]), (np.array([0.5, 1], object), [0.5, 1]),
 ]  # fmt: skip

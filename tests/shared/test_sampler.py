@@ -212,3 +212,21 @@ def test_priorities_follow_the_last_loss(channel: MakeChannel) -> None:
     strategy.update(reader, rows, np.where(rows["version"] == 7, 10.0, 0.0).astype(np.float32))
     hits = sum(7 in reader.sample(2)["version"] for _ in range(200))
     assert hits > 120
+
+
+@pytest.mark.parametrize("head", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_count_that_makes_no_sense_hides_no_other_lane(channel: MakeChannel, head: int) -> None:
+    """Somebody wrote into the counters of a lane that nobody owns: the others are sampled, after a reset too."""
+    made = channel(capacity=16, lanes=2)
+    lane = made.claim()
+    for stamp in range(20):
+        add(lane, stamp)
+    made.control.set("lane.1.head", head)
+    reader = made.reader()
+    assert reader.size() == 16
+    assert len(reader.sample(8)) == 8
+    assert len(reader.recent(8)) == 8
+    made.control.set("first_version", 10)
+    rows = reader.sample(8)
+    assert len(rows) == 8
+    assert rows["version"].min() >= 10

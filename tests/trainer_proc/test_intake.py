@@ -104,3 +104,28 @@ def test_the_training_reward_of_an_application_without_a_gate_is_the_actual_one(
     trainer.train_step()
     assert trainer.control.history()[-1]["reward"] == pytest.approx(0.5)
     assert trainer.control.get("metrics.mean_reward") == pytest.approx(0.5)
+
+
+def test_records_that_nobody_wrote_stop_neither_training_nor_the_guard_on_rewards(toy_trainer, fill):
+    """Whole rows of nonsense in the same ring are left out and counted; the weights move as the others say."""
+    trainer = toy_trainer(batch_size=32, training_interval=0.01)
+    fill(trainer.buffer, 64)
+    lane = trainer.buffer.lane
+    rows = trainer.buffer.reader.recent(32).copy()
+    for field, values in (
+        ("ticket", [2**64 - 1, 2**60]), ("action", [[9, 9], [-1, 0]]), ("decision", [7, 2**32 - 1]),
+        ("actual_reward", [np.nan, np.inf]), ("version", [2**64 - 1, 2**63]),
+    ):  # fmt: skip
+        for value in values:
+            bad = rows.copy()
+            bad[field] = value
+            with lane.hold():
+                lane.append_many(bad[:3])
+    before, version = trainer._in_force().clone().view(torch.float32), trainer.model_version
+    for _ in range(20):
+        trainer._watch()
+        assert trainer._tick()
+    assert trainer.model_version == version + 20
+    assert float((trainer._in_force().view(torch.float32) - before).norm()) > 0.01
+    assert trainer.control.get("metrics.left_out") > 0
+    assert trainer.control.get("metrics.total_errors") == 0
