@@ -162,7 +162,7 @@ def http(source: random.Random, port: int) -> bytes:
     path = source.choice(
         ("/health", "/", "/api/training/stats", "/api/training/history?since=NaN&limit=-1", "/api/nn-dashboard", "/%00",
          "/api/training/history?limit=99999999999999999999", "/metrics", "/../../etc/passwd", "/dashboard", "/ws",
-         "/reset-nn", "/api/training/versions?limit=1e39", "/" + "a" * 3000, "/api/progress?player_id=%ff")
+         "/message-stats", "/api/training/versions?limit=1e39", "/" + "a" * 3000, "/api/progress?player_id=%ff")
     )  # fmt: skip
     method = source.choice(("GET", "POST", "DELETE", "HEAD", "OPTIONS", "BREW", "get"))
     host = source.choice((f"127.0.0.1:{port}", "", "evil.example", "\xff", "a" * 1000))
