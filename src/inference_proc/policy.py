@@ -65,9 +65,7 @@ class Policy:
         seed: int | None = None,
         head_names: Sequence[str] = (),
     ) -> None:
-        # Not torch.inference_mode around each pass: an exception that arrives while that mode is entered leaves it to
-        # the garbage collector to end it, in the middle of a later pass. Nothing here depends on the mode.
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval()
         self._infer = method_infer(model)
         self._head_names = tuple(head_names)
         self.temperature = temperature
@@ -112,6 +110,8 @@ class Policy:
         if model.training:
             # Whoever was given the model left it so: batch statistics and dropout are for training.
             model.eval()
+        # Not torch.inference_mode: an exception that arrives while that mode is entered leaves it to the garbage
+        # collector to end it, in the middle of a later pass.
         was_enabled = torch.is_grad_enabled()
         try:
             torch.set_grad_enabled(False)

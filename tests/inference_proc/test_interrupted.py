@@ -20,6 +20,13 @@ EngineOf = Callable[..., Engine]
 
 
 @pytest.fixture(autouse=True)
+def gradients() -> Iterator[None]:
+    """Planted at a line at which Python never looks for signals, an exception may leave torch's mode switched off."""
+    yield
+    torch.set_grad_enabled(True)
+
+
+@pytest.fixture(autouse=True)
 def no_garbage() -> Iterator[None]:
     """No destructor of another test's objects runs in the middle of a call, and takes its exception."""
     gc.collect()

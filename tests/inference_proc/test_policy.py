@@ -183,6 +183,7 @@ def test_an_interrupted_pass_does_not_disturb_a_later_one() -> None:
     kept: list[BaseException] = []
     policy = Policy(Dropping(kept), seed=1)
     features = np.array([0.25, 0.5], np.float32)
+    torch.set_grad_enabled(True)
     line, reached = 0, True
     while reached:
         line += 1
