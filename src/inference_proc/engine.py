@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..shared import layout
 from ..shared.application import Gate
-from ..shared.claim import Refusal
+from ..shared.claim import Refusal, disown_after_fork
 from ..shared.errors import PolicyUnavailable, TandemError
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
@@ -33,7 +33,7 @@ from ..shared.values import BAD_DATA, FLOAT32_TINY, as_number, as_text, fits_flo
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
-from .forks import guard_against_forks
+from .forks import FORKED
 from .health import Health
 from .judge import Judge, failed_reward
 from .policy import Draw, Policy
@@ -89,7 +89,7 @@ class Engine:
         self._config_revision = 0
         if self.control.get("trainer.config_revision"):
             self._reload()
-        guard_against_forks(self)
+        disown_after_fork(self)
 
     @classmethod
     def attach(cls, instance: str | None = None, timeout: float | None = None) -> Engine:
@@ -385,9 +385,9 @@ class Engine:
         if held:
             lock.release()
 
-    def disown(self, lock: Any) -> None:
-        """Become useless in a forked child: `lock` raises when it is taken, and the lane stays the parent's."""
-        self._lock = lock
+    def disown(self) -> None:
+        """Become useless in a forked child: the lock raises when it is taken, and the lane stays the parent's."""
+        self._lock = FORKED
         self.lane.disown()
 
     def _train_coupled(self, row: np.void) -> None:

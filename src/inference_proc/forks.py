@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import weakref
-from typing import TYPE_CHECKING
-
 from ..shared.claim import Refusal
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_registered = False
-
-
-def guard_against_forks(engine: Engine) -> None:
-    """Make the copy of `engine` in every forked child raise TandemError when it is used."""
-    global _registered
-    if not _registered:
-        os.register_at_fork(after_in_child=_disown)
-        _registered = True
-    _engines.add(engine)
-
-
-def _disown() -> None:
-    refusal = Refusal(
-        "this engine was attached before its process forked, and its lane belongs to the parent;"
-        " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
-    )
-    for engine in list(_engines):
-        engine.disown(refusal)
-    _engines.clear()
+FORKED = Refusal(
+    "this engine was attached before its process forked, and its lane belongs to the parent;"
+    " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
+)
+"""Stands where the engine's lock was in a forked child: whatever needs the lock raises TandemError."""
