@@ -274,11 +274,17 @@ def test_an_interrupted_demo_leaves_nothing(ctl: Ctl, wait_until: Wait, tmp_path
                 ctl.arguments("demo", "--config", config), cwd=ctl.folder, stdout=subprocess.DEVNULL, stderr=file
             )
         name = f"demo-{demo.pid}"
-        wait_until(lambda name=name: "lock" in list_segments(name).get(name, []), "it starts")
-        if ready:
-            wait_until(lambda name=name: (view.status(name)["model_version"] or 0) > 1, "it learns", 60)
-            assert b"decisions/s" in errors.read_bytes()
-        began = time.monotonic()
-        demo.send_signal(number)
-        assert demo.wait(30) == (0 if ready else 130), f"after {time.monotonic() - began:.1f} s"
+        try:
+            wait_until(lambda name=name: "lock" in list_segments(name).get(name, []), "it starts")
+            if ready:
+                wait_until(lambda name=name: (view.status(name)["model_version"] or 0) > 1, "it learns", 60)
+                wait_until(lambda errors=errors: b"decisions/s" in errors.read_bytes(), "it tells how it goes")
+            began = time.monotonic()
+            demo.send_signal(number)
+            assert demo.wait(30) == (0 if ready else 130), f"after {time.monotonic() - began:.1f} s"
+        finally:
+            # A demo that fails here must not play on beside the tests that follow.
+            if demo.poll() is None:
+                demo.kill()
+                demo.wait()
         assert not list_segments(name)
