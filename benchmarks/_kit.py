@@ -16,9 +16,9 @@ import numpy as np
 import yaml
 from tandem.queen.observation import Observation, parse_observation
 from tandem.queen.world import World
-from tandem.shared.config import parse
+from tandem.shared.configuration.config import parse
 from tandem.shared.instance import create_instance
-from tandem.shared.segments import remove_instance
+from tandem.shared.memory.segments import remove_instance
 
 _SPIN = """
 import os, sys

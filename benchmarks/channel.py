@@ -32,16 +32,16 @@ import numpy as np
 import torch
 from _kit import awake_cores, machine
 from numpy.typing import NDArray
-from tandem.inference_proc.subscriber import LiveModel
-from tandem.shared.arrays import create_array
-from tandem.shared.batch import BatchRoom, RecordTensors
-from tandem.shared.control import Control
-from tandem.shared.lane import Lane
-from tandem.shared.mail import LETTER, outbox_rows
-from tandem.shared.records import KEY_BYTES, SEND, RecordLayout
-from tandem.shared.sampler import ReplayReader
-from tandem.shared.segments import remove_instance
-from tandem.shared.weights import FlatModel, Publisher, Slots, Subscriber, WeightsLayout, create_slots
+from tandem.inference_proc.live_model import LiveModel
+from tandem.shared.experiences.batch import BatchRoom, RecordTensors
+from tandem.shared.experiences.forwarded_rewards import LETTER, outbox_rows
+from tandem.shared.experiences.lane import Lane
+from tandem.shared.experiences.records import KEY_BYTES, SEND, RecordLayout
+from tandem.shared.experiences.sampler import ReplayReader
+from tandem.shared.memory.arrays import create_array
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.segments import remove_instance
+from tandem.shared.weights.slots import FlatModel, Publisher, Slots, Subscriber, WeightsLayout, create_slots
 
 RECORDS = RecordLayout(28, 2, 4, 0)
 CAPACITY = 20_000

@@ -17,9 +17,9 @@ import torch
 
 def publish_us(parameters: int, pinned: bool, rounds: int = 30) -> dict[str, float]:
     """Median microseconds from device weights to a published slot, and of two memcpys of the same bytes."""
-    from tandem.shared.control import Control
-    from tandem.shared.segments import remove_instance
-    from tandem.shared.weights import FlatModel, Publisher, Slots, create_slots
+    from tandem.shared.memory.control import Control
+    from tandem.shared.memory.segments import remove_instance
+    from tandem.shared.weights.slots import FlatModel, Publisher, Slots, create_slots
 
     model = torch.nn.Linear(parameters, 1, bias=False)
     layout_on_cpu = FlatModel(model)

@@ -31,7 +31,7 @@ import torch
 from _kit import awake_cores, bench_instance, machine, observations, percentiles
 from tandem.inference_proc.engine import Engine
 from tandem.shared.commands import send
-from tandem.shared.control import Control
+from tandem.shared.memory.control import Control
 
 DASHBOARDS = 10
 POLL = 15.0

@@ -41,12 +41,12 @@ import torch
 import yaml
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import TandemError
-from tandem.shared.processes import is_same_process
-from tandem.shared.records import PREFIX_BYTES, checksum
-from tandem.shared.replay import buffer_stats
-from tandem.shared.sampler import ReplayReader
-from tandem.shared.segments import FOLDER, PREFIX, segment_path
-from tandem.supervisor import view
+from tandem.shared.experiences.records import PREFIX_BYTES, checksum
+from tandem.shared.experiences.replay import buffer_stats
+from tandem.shared.experiences.sampler import ReplayReader
+from tandem.shared.memory.processes import is_same_process
+from tandem.shared.memory.segments import FOLDER, PREFIX, segment_path
+from tandem.supervisor.display import status
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
@@ -331,7 +331,7 @@ class Fuzz:
         before = self._lost()
         self.client.excused.set()
         self._kill("inference")
-        self.wait(lambda: view.status(self.name)["inference"]["state"] == "running", "the server came back")
+        self.wait(lambda: status.status(self.name)["inference"]["state"] == "running", "the server came back")
         time.sleep(0.5)
         self.client.excused.clear()
         if self.is_counted and self._lost() - before > 1:

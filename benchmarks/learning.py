@@ -29,10 +29,10 @@ from tandem.queen.gate_config import GateConfig
 from tandem.queen.observation import Observation, parse_observation
 from tandem.queen.reward import QueenReward
 from tandem.queen.world import World
-from tandem.shared.config import ContinuousTrainingConfig
+from tandem.shared.configuration.config import ContinuousTrainingConfig
+from tandem.shared.experiences.records import SEND, WAIT
 from tandem.shared.instance import record_layout, seeded_model
 from tandem.shared.learning import load_learner, make_batch, training_rewards
-from tandem.shared.records import SEND, WAIT
 
 TERRITORIES = 4
 WINDOW = 15.0

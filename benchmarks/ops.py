@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tandem.shared import layout
-from tandem.shared.control import Control
-from tandem.supervisor import family, operate, orphans, view
+from tandem.shared.memory import layout
+from tandem.shared.memory.control import Control
+from tandem.supervisor import cleanup, operate, process_tree
+from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 3
@@ -66,11 +67,11 @@ def deaths(control: Control) -> dict[str, float]:
     noticed, back = [], []
     running = layout.STATES.index("running")
     for _ in range(KILLS):
-        wait(lambda: view.process(control, "trainer")["state"] == "running")
+        wait(lambda: status.process(control, "trainer")["state"] == "running")
         pid, ticks = control.get("process.trainer.pid"), control.get("process.trainer.start_ticks")
         version = control.get("version")
         began = time.perf_counter()
-        family.send((pid, ticks), signal.SIGKILL)
+        process_tree.send((pid, ticks), signal.SIGKILL)
         noticed.append(wait(lambda: control.get("process.trainer.state") != running) * 1e3)
         wait(lambda version=version: control.get("version") > version + 1)
         back.append(time.perf_counter() - began)
@@ -127,7 +128,7 @@ def measure(rounds: int) -> dict[str, float]:
             figures = {**commands(instance, rounds), **deaths(control), **figures}
             control.close()
         finally:
-            orphans.stop_instance(instance)
+            cleanup.stop_instance(instance)
     return figures
 
 

@@ -40,14 +40,14 @@ import numpy as np
 import torch
 import yaml
 from _disturbances import change_settings, full, hostile_calls, hostile_frames, small_disk
-from tandem.shared.control import Control
+from tandem.shared.experiences.records import PREFIX_BYTES, checksums
+from tandem.shared.experiences.replay import buffer_stats
+from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
-from tandem.shared.processes import is_same_process
-from tandem.shared.records import PREFIX_BYTES, checksums
-from tandem.shared.replay import buffer_stats
-from tandem.shared.sampler import ReplayReader
-from tandem.shared.segments import FOLDER, PREFIX
-from tandem.shared.weights import Subscriber, checksum
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import is_same_process
+from tandem.shared.memory.segments import FOLDER, PREFIX
+from tandem.shared.weights.slots import Subscriber, checksum
 
 ROOT = Path(__file__).resolve().parents[1]
 APPLICATION = '''
@@ -79,7 +79,7 @@ def serve(quiet: Path, port: int) -> None:
 
     from tandem.inference_proc.__main__ import BundledServer, listen
     from tandem.inference_proc.engine import Engine
-    from tandem.inference_proc.server import Service
+    from tandem.inference_proc.web.service import Service
 
     torch.set_num_threads(1)
     stop: list[int] = []

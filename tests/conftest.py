@@ -63,7 +63,7 @@ def wait_until_fixture() -> Callable[..., Any]:
 @pytest.fixture
 def instance_name() -> Iterator[str]:
     """A name that nobody else uses. Every segment of it, and of names that begin with it, goes after the test."""
-    from tandem.shared.segments import FOLDER, PREFIX
+    from tandem.shared.memory.segments import FOLDER, PREFIX
 
     name = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     yield name
@@ -94,7 +94,7 @@ def toy_instance(instance_name: str, toy_application: str, tmp_path: Path) -> It
 
     Sections given are merged into a configuration with a short training interval and a fixed seed.
     """
-    from tandem.shared.config import parse
+    from tandem.shared.configuration.config import parse
     from tandem.shared.instance import Instance, create_instance
 
     made: list[Instance] = []

@@ -8,7 +8,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from shop import OFFERS
 from tandem.inference_proc.engine import Engine
-from tandem.inference_proc.server import Service
+from tandem.inference_proc.web.service import Service
 
 
 class Visit(BaseModel):

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from tandem.inference_proc.engine import Engine
-from tandem.inference_proc.server import Service
+from tandem.inference_proc.web.service import Service
 
 
 @asynccontextmanager

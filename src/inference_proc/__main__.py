@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..shared.processes import leave_working_folder
+from ..shared.memory.processes import leave_working_folder
 
 if __name__ == "__main__":
     leave_working_folder()  # before anything else is imported
@@ -20,20 +20,20 @@ from collections.abc import Iterator
 import torch
 import uvicorn
 
-from ..shared.addresses import authority
-from ..shared.config import Config, LoggingConfig, load
-from ..shared.control import Control
+from ..shared.configuration.addresses import authority
+from ..shared.configuration.config import Config, LoggingConfig, load
 from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
-from ..shared.ownership import be_private
-from ..shared.segments import instance_name
-from .access import read_token
+from ..shared.memory.control import Control
+from ..shared.memory.ownership import be_private
+from ..shared.memory.segments import instance_name
 from .engine import Engine
-from .guarded import GuardedConfig, GuardedHttp
-from .listener import Listener, raise_descriptor_limit
-from .quiet import quiet_libraries
-from .server import Service
 from .static import StaticEngine, fall_back
+from .web.access import read_token
+from .web.guarded import GuardedConfig, GuardedHttp
+from .web.listener import Listener, raise_descriptor_limit
+from .web.quiet import quiet_libraries
+from .web.service import Service
 
 log = logging.getLogger(__package__)
 

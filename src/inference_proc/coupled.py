@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..shared.binding import Binding
 from ..shared.errors import ApplicationError
-from ..shared.finite import became_not_finite
+from ..shared.experiences.outliers import RewardBounds
+from ..shared.experiences.records import SEND
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, Learner, StepResult, copied_state, history_row, load_learner, make_batch
 from ..shared.learning_watch import LearningWatch
-from ..shared.metrics import TrainingMetrics
-from ..shared.outliers import RewardBounds
-from ..shared.records import SEND
-from ..shared.weights import FlatModel, Publisher, Slots, claim_trainer
+from ..shared.telemetry.training_metrics import TrainingMetrics
+from ..shared.weights.binding import Binding
+from ..shared.weights.finite import became_not_finite
+from ..shared.weights.slots import FlatModel, Publisher, Slots, claim_trainer
 
 log = logging.getLogger(__name__)
 

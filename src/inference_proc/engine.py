@@ -16,29 +16,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared import layout
 from ..shared.application import Gate
-from ..shared.claim import Refusal, disown_after_fork
 from ..shared.errors import PolicyUnavailable, TandemError
+from ..shared.experiences.lane import Lane
+from ..shared.experiences.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
+from ..shared.experiences.replay import buffer_stats
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
-from ..shared.interruptible_lock import OwnedLock
-from ..shared.lane import Lane
+from ..shared.memory import layout
+from ..shared.memory.claim import Refusal, disown_after_fork
+from ..shared.memory.interruptible_lock import OwnedLock
+from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
-from ..shared.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
-from ..shared.replay import buffer_stats
-from ..shared.segments import instance_name
-from ..shared.stats import seconds_since
+from ..shared.telemetry.stats import seconds_since
 from ..shared.values import BAD_DATA, FLOAT32_TINY, as_number, as_text, fits_float32, shown
+from .application_hooks import Judge, failed_reward
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
 from .forks import FORKED
 from .health import Health
-from .judge import Judge, failed_reward
+from .live_model import LiveModel
 from .policy import Draw, Policy
 from .recorder import Recorder
-from .subscriber import LiveModel
 from .turn import Turn, as_action, as_turn, make_turn, remember, without_repetition
 
 log = logging.getLogger(__name__)

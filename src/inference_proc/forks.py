@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..shared.claim import Refusal
+from ..shared.memory.claim import Refusal
 
 FORKED = Refusal(
     "this engine was attached before its process forked, and its lane belongs to the parent;"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..shared.learning_reasons import learning_reasons
+from ..shared.telemetry.learning_reasons import learning_reasons
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
-from ..shared.experience import WAIT_FLOOR
+from ..shared.experiences.experience import WAIT_FLOOR
+from ..shared.experiences.lane import Lane
+from ..shared.experiences.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from ..shared.instance import Instance
-from ..shared.lane import Lane
 from ..shared.rate_limit import RateLimit
-from ..shared.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from ..shared.values import BAD_DATA
 from .policy import Draw
 

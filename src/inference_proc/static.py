@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from ..shared.application import load_application
-from ..shared.config import Config, load
+from ..shared.configuration.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
 from ..shared.features import FeatureEncoder
 from ..shared.instance import load_newest, seeded_model
-from ..shared.interruptible_lock import OwnedLock
+from ..shared.memory.interruptible_lock import OwnedLock
+from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
-from ..shared.segments import instance_name
 from ..shared.values import as_number, as_text
-from ..shared.weights import FlatModel
+from ..shared.weights.slots import FlatModel
+from .application_hooks import Judge
 from .decision import Decision
 from .engine import Engine
-from .judge import Judge
 from .policy import Policy
 from .turn import as_action, as_turn, make_turn
 

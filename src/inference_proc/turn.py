@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from ..shared.values import as_text, described
-from .judge import Judge
+from .application_hooks import Judge
 from .recorder import Recorder, Remembered
 
 

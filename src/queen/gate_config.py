@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from ..shared.configuration.yaml_file import plain_loader
 from ..shared.errors import ConfigError
-from ..shared.yaml_file import plain_loader
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..shared.application import MASKED
-from ..shared.parameter_arrays import ParameterArrays
+from ..shared.weights.parameter_arrays import ParameterArrays
 from .features import CAPACITY, SLOT_WIDTH, SLOTS
 from .observation import COMBAT, ENERGY
 

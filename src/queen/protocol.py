@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..shared.batcher import Batcher
-from ..shared.envelope import (
+from ..shared.messages.batcher import Batcher
+from ..shared.messages.envelope import (
     BadFrame,
     Code,
     MessageStatistics,
@@ -29,7 +29,7 @@ from ..shared.envelope import (
     write_reply,
 )
 from ..shared.rate_limit import RateLimit
-from ..shared.stats import training_stats
+from ..shared.telemetry.stats import training_stats
 from . import replies, wire
 from .features import ConfigSource
 from .observation import SPAWN_TYPES, Observation, ObservationError, parse_observation

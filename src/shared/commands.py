@@ -1,7 +1,7 @@
 """The asking end of operator commands: put one into the control segment and wait for the trainer's answer.
 
 Standard library only: `ctl` uses it before anything is installed. The trainer looks several times in a second, also
-while it is paused; src/trainer_proc/commands.py is the answering end. If the trainer dies before it answers, the
+while it is paused; src/trainer_proc/command_answers.py is the answering end. If the trainer dies before it answers, the
 command stays in the segment and the next trainer carries it out.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 
-from . import layout
-from .control import Control
+from .memory import layout
+from .memory.control import Control
 
 PREVIOUS = 0
 """Argument of `rollback`: the checkpoint before the one that is in force."""

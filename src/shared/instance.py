@@ -23,20 +23,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from .application import Application, load_application
-from .arrays import create_array
-from .checkpoints import MAX_VERSION, CheckpointStore, load_tensors
-from .config import Config, parse, read_reloaded
-from .control import Control
+from .configuration.config import Config, parse, read_reloaded
 from .errors import CheckpointError, LayoutMismatch, TandemError
-from .finite import became_not_finite
-from .keep import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
-from .mail import LETTER, outbox_rows
-from .model_check import checked_model
-from .model_witness import Witness, witness
-from .ownership import be_private
-from .records import RecordLayout
-from .segments import check_instance, list_segments, segment_path
-from .weights import FlatModel, Publisher, Slots, WeightsLayout, create_slots
+from .experiences.forwarded_rewards import LETTER, outbox_rows
+from .experiences.records import RecordLayout
+from .memory.arrays import create_array
+from .memory.control import Control
+from .memory.ownership import be_private
+from .memory.segments import check_instance, list_segments, segment_path
+from .model_checks.check import checked_model
+from .model_checks.witness import Witness, witness
+from .saved_state import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
+from .weights.checkpoints import MAX_VERSION, CheckpointStore, load_tensors
+from .weights.finite import became_not_finite
+from .weights.slots import FlatModel, Publisher, Slots, WeightsLayout, create_slots
 
 NOTE = "note: "
 """Begins each line in which the creating process tells what it set aside or left out."""

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from .application import MASKED, ActionHead
-from .config import ContinuousTrainingConfig
+from .configuration.config import ContinuousTrainingConfig
 from .errors import ApplicationError
-from .layout import HISTORY_COLUMNS
+from .experiences.records import SEND
+from .memory.layout import HISTORY_COLUMNS
 from .modules import describe, import_beside
-from .records import SEND
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from .config import LoggingConfig
+from .configuration.config import LoggingConfig
 
 VERSION = "version %d: "
 """How a message begins that names its model version, the first argument."""

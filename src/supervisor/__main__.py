@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..shared.processes import leave_working_folder
+from ..shared.memory.processes import leave_working_folder
 
 if __name__ == "__main__":
     leave_working_folder()  # before anything else is imported

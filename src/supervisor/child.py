@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ..shared.config import SupervisorConfig
-from ..shared.processes import start_ticks
-from . import family
+from ..shared.configuration.config import SupervisorConfig
+from ..shared.memory.processes import start_ticks
+from . import process_tree
 from .logfile import LogFile
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Child:
         self._next_start = 0.0
         self._kill_at = 0.0
         self._next_weighing = 0.0
-        self._stop_family: list[family.Identity] = []
+        self._stop_family: list[process_tree.Identity] = []
         self._log_start = 0
 
     @property
@@ -130,7 +130,7 @@ class Child:
 
     def adopt(self, pid: int, ticks: int, started_ns: int, restarts: int) -> bool:
         """Take over a living process of an earlier supervisor; False if it is gone."""
-        descriptor = family.open_process(pid, ticks)
+        descriptor = process_tree.open_process(pid, ticks)
         if descriptor is None:
             return False
         self.pidfd, self.pid, self.ticks = descriptor, pid, ticks
@@ -180,7 +180,7 @@ class Child:
 
     def _weigh(self, now: float) -> None:
         self._next_weighing = now + _WEIGH_EVERY
-        megabytes = family.own_memory(family.members(self.pid, self.ticks)) / 1e6
+        megabytes = process_tree.own_memory(process_tree.members(self.pid, self.ticks)) / 1e6
         if megabytes > self.settings.memory_limit:
             self._replace(now, f"took {megabytes:.0f} MB of memory, more than {self.settings.memory_limit}")
 
@@ -208,7 +208,7 @@ class Child:
             self._reap()
             self.state = "stopped"
             return
-        self._stop_family = family.members(self.pid, self.ticks)
+        self._stop_family = process_tree.members(self.pid, self.ticks)
         self._kill_at = now + self.settings.stop_grace
         self.state = "stopping"
         self._signal_group(signal.SIGTERM)
@@ -240,16 +240,16 @@ class Child:
             try:
                 os.killpg(self.pid, number)
             except ProcessLookupError:
-                family.send((self.pid, self.ticks), number)
+                process_tree.send((self.pid, self.ticks), number)
             except PermissionError:
                 log.error("%s: process %d may not be signalled", self.name, self.pid)
 
-    def _kill_family(self, known: Sequence[family.Identity] = ()) -> None:
-        family.kill(sorted({*family.members(self.pid, self.ticks), *known}))
+    def _kill_family(self, known: Sequence[process_tree.Identity] = ()) -> None:
+        process_tree.kill(sorted({*process_tree.members(self.pid, self.ticks), *known}))
 
     def _replace(self, now: float, why: str) -> None:
         log.error("%s: process %d %s; killed", self.name, self.pid, why)
-        self._kill_family(family.members(self.pid, self.ticks))
+        self._kill_family(process_tree.members(self.pid, self.ticks))
         self._reap()
         self._failed(now, why)
 

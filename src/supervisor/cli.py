@@ -51,7 +51,7 @@ def _dispatch(words: list[str], root: str | None) -> int:
     if quick is not None:
         return _run(_load(module_name), quick)
     if root is not None and needs != "light" and not {"-h", "--help"}.intersection(words):
-        from .environment import enter
+        from .setup.environment import enter
 
         return enter(root, words, needs == "test")
     module = _load(module_name)
@@ -60,7 +60,7 @@ def _dispatch(words: list[str], root: str | None) -> int:
 
 def _run(module: ModuleType, options: object) -> int:
     from ..shared.errors import ConfigError, InstanceNameError, TandemError
-    from ..shared.segments import check_instance
+    from ..shared.memory.segments import check_instance
 
     try:
         name = getattr(options, "instance", None)
@@ -107,7 +107,7 @@ def _quick_options(name: str, words: list[str]) -> Options | None:
     if name not in QUICK:
         return None
     values: dict[str, object] = dict.fromkeys(QUICK[name], False)
-    from ..shared.segments import instance_name
+    from ..shared.memory.segments import instance_name
 
     values["instance"] = instance_name()
     values["watch"] = values["wait"] = values["max_age"] = None
@@ -154,7 +154,7 @@ def build_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 def add_instance(parser: argparse.ArgumentParser) -> None:
     """The option that nearly every command has."""
-    from ..shared.segments import instance_name
+    from ..shared.memory.segments import instance_name
 
     parser.add_argument(
         "--instance",

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..shared.config import Config
+from ..shared.configuration.config import Config
 from ..shared.errors import SupervisorError
-from ..shared.processes import module_command
+from ..shared.memory.processes import module_command
 
 _NOTE = "note: "
 

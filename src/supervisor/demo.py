@@ -16,15 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..shared.addresses import reachable
-from ..shared.config import Config, ContinuousTrainingConfig
-from ..shared.control import Control
+from ..shared.configuration.addresses import reachable
+from ..shared.configuration.config import Config, ContinuousTrainingConfig
 from ..shared.errors import SupervisorError
-from ..shared.processes import module_command, start_ticks
-from . import family
+from ..shared.memory.control import Control
+from ..shared.memory.processes import module_command, start_ticks
+from . import process_tree
+from .display.status import buffer
 from .logfile import tail
 from .supervisor import Supervisor
-from .view import buffer
 
 _END = 30.0
 """Seconds that the game may take to end after its time is up."""
@@ -130,12 +130,12 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
                 raise SupervisorError(f"the game did not end within {_END:g} s after its time")
         if game.seconds is None and client.poll() is None:
             # Ctrl-C is the ordinary end of an endless game: it still says what came of it.
-            family.send((client.pid, ticks), signal.SIGTERM)
+            process_tree.send((client.pid, ticks), signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 client.wait(5.0)
     finally:
         if client.poll() is None:
-            family.kill(family.members(client.pid, ticks))
+            process_tree.kill(process_tree.members(client.pid, ticks))
             client.wait()
     if supervisor.stopping and (game.seconds is not None or client.returncode):
         return None

@@ -13,9 +13,9 @@ import os
 import time
 
 from ..shared.errors import SegmentMissing, SupervisorError
-from ..shared.ownership import OWN, open_file
-from ..shared.processes import is_same_process, own_identity
-from ..shared.segments import open_segment, refuse_foreign, segment_path
+from ..shared.memory.ownership import OWN, open_file
+from ..shared.memory.processes import is_same_process, own_identity
+from ..shared.memory.segments import open_segment, refuse_foreign, segment_path
 
 
 class InstanceBusy(SupervisorError):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..shared.ownership import open_file
+from ..shared.memory.ownership import open_file
 from ..shared.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)

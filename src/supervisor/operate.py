@@ -10,13 +10,14 @@ import time
 
 from ..shared.commands import Answer, send
 from ..shared.errors import SupervisorError
-from ..shared.ownership import ANYONE, OWN
-from . import family, view
+from ..shared.memory.ownership import ANYONE, OWN
+from . import process_tree
+from .display import status
 from .lock import holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..shared.control import Control
+    from ..shared.memory.control import Control
 
 RESTART_SIGNALS = {"trainer": signal.SIGUSR1, "inference": signal.SIGUSR2}
 """What asks a supervisor to restart a child."""
@@ -39,15 +40,15 @@ def open_running(instance: str, whose: str = ANYONE) -> Control:
 
     Raises SupervisorError if nothing runs, ForeignFile if it is not open to this user or not that of `whose`.
     """
-    control = view.open_control(instance, writable=True, whose=whose)
-    if control is None or not view.living(control):
+    control = status.open_control(instance, writable=True, whose=whose)
+    if control is None or not status.living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     return control
 
 
 def ask(control: Control, code: str, argument: int = 0, timeout: float = 10.0) -> int:
     """Have the trainer carry out a command; the version it answers. Raises SupervisorError if it is not done."""
-    if not view.is_supervised(control, "trainer"):
+    if not status.is_supervised(control, "trainer"):
         raise SupervisorError(f"instance {control.instance!r} has no trainer process (trainer.enabled: false)")
     answer: Answer = send(control, code, argument, timeout)
     if not answer.done:
@@ -64,17 +65,17 @@ def restart(instance: str, names: list[str], timeout: float) -> dict[str, int]:
     supervisor = holder(instance)
     before = {}
     for name in names:
-        if not view.is_supervised(control, name):
+        if not status.is_supervised(control, name):
             raise SupervisorError(f"instance {instance!r} has no supervised {name}")
         before[name] = control.get(f"process.{name}.restarts")
     for name in names:
-        if not family.send(supervisor, RESTART_SIGNALS[name]):
+        if not process_tree.send(supervisor, RESTART_SIGNALS[name]):
             raise SupervisorError(f"instance {instance!r} has no living supervisor; `ctl up` adopts what runs")
     deadline = time.monotonic() + timeout
     waiting = list(names)
     while waiting:
         for name in list(waiting):
-            state = view.process(control, name)["state"]
+            state = status.process(control, name)["state"]
             if control.get(f"process.{name}.restarts") > before[name] and state == "running":
                 waiting.remove(name)
             elif state == "fatal" and control.get(f"process.{name}.restarts") > before[name]:

@@ -18,17 +18,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..shared import layout
-from ..shared.config import Config, parse
-from ..shared.control import Control
+from ..shared.configuration.config import Config, parse
 from ..shared.errors import LayoutMismatch
-from ..shared.ownership import OWN, be_private, own_folder, users_umask
-from ..shared.processes import own_identity
+from ..shared.memory import layout
+from ..shared.memory.control import Control
+from ..shared.memory.ownership import OWN, be_private, own_folder, users_umask
+from ..shared.memory.processes import own_identity
+from ..shared.memory.segments import check_instance
 from ..shared.rate_limit import RateLimit
-from ..shared.segments import check_instance
-from . import creation, family, orphans, view
+from . import cleanup, creation, process_tree
 from .child import Child, Probe
 from .creation import StartFailed
+from .display import status
 from .lock import InstanceLock
 from .logfile import LogFile
 from .notify import Notifier
@@ -143,7 +144,7 @@ class Supervisor:
             if not (
                 self.adopted
                 and child.adopt(
-                    *family.child(self.control, child.name),
+                    *process_tree.child(self.control, child.name),
                     self.control.get(f"{prefix}.started_ns"),
                     self.control.get(f"{prefix}.restarts"),
                 )
@@ -160,7 +161,7 @@ class Supervisor:
         After a crash of everything it is taken up again only with the settings it had; else None.
         """
         try:
-            control = view.open_control(self.instance, writable=True, whose=OWN)
+            control = status.open_control(self.instance, writable=True, whose=OWN)
             if control is None:
                 return None
             Control.attach(self.instance, writable=False).close()  # compares the whole header with the schema
@@ -168,7 +169,7 @@ class Supervisor:
         except LayoutMismatch as error:
             log.warning("%s", error)
             return None
-        pids = view.living(control)
+        pids = status.living(control)
         running = parse(schema["config"], f"instance {self.instance!r}", schema["folder"])
         if not pids and not creation.same_settings(running, self.config):
             control.close()
@@ -188,16 +189,16 @@ class Supervisor:
         return control
 
     def _create(self) -> Control:
-        users = view.users(self.instance)
+        users = status.users(self.instance)
         if users:
             raise StartFailed(
                 f"instance {self.instance!r} cannot be created anew: {', '.join(users)} of it are still in use"
                 " by a process that has no supervisor; stop that process first"
             )
         try:
-            for line in orphans.put_away(self.instance):
+            for line in cleanup.put_away(self.instance):
                 log.info("left by a crash: %s", line)
-        except orphans.NotKept as error:
+        except cleanup.NotKept as error:
             raise StartFailed(str(error)) from None
         self.config = creation.with_free_port(self.config)
         is_new = creation.is_new(self.folder)
@@ -206,8 +207,8 @@ class Supervisor:
             self.notes = creation.create(wanted, creation.environment(self.instance), self._wait_for_creator)
         except StartFailed:
             # What a killed creator left; whoever made an instance of this name meanwhile is spared.
-            with contextlib.suppress(orphans.NotKept):
-                orphans.put_away(self.instance, keep=False)
+            with contextlib.suppress(cleanup.NotKept):
+                cleanup.put_away(self.instance, keep=False)
             raise
         for line in self.notes:
             log.warning("%s", line)
@@ -384,9 +385,9 @@ class Supervisor:
 
     def _put_away(self, keep: bool) -> None:
         try:
-            for line in orphans.put_away(self.instance, keep, patience=orphans.RELEASE):
+            for line in cleanup.put_away(self.instance, keep, patience=cleanup.RELEASE):
                 log.info("%s", line)
-        except orphans.NotKept as error:
+        except cleanup.NotKept as error:
             self.not_kept = str(error)
             log.error("%s", error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..shared.processes import leave_working_folder
+from ..shared.memory.processes import leave_working_folder
 
 if __name__ == "__main__":
     leave_working_folder()  # before anything else is imported
@@ -17,13 +17,13 @@ import torch
 
 from ..shared.application import ActionHead
 from ..shared.errors import TandemError
+from ..shared.experiences.replay import ExperienceReplayBuffer
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
-from ..shared.ownership import be_private
-from ..shared.replay import ExperienceReplayBuffer
-from ..shared.segments import instance_name
-from ..shared.weights import claim_trainer
+from ..shared.memory.ownership import be_private
+from ..shared.memory.segments import instance_name
+from ..shared.weights.slots import claim_trainer
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer

@@ -10,15 +10,15 @@ import logging
 
 import torch
 
-from ..shared.binding import Binding
-from ..shared.checkpoints import Checkpoint
-from ..shared.config import ContinuousTrainingConfig
+from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import TandemError
-from ..shared.finite import became_not_finite
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, Learner, StepResult, copied_state, load_learner
-from ..shared.weights import FlatModel, Publisher, Slots, Subscriber
-from .guard import PublishGuard
+from ..shared.weights.binding import Binding
+from ..shared.weights.checkpoints import Checkpoint
+from ..shared.weights.finite import became_not_finite
+from ..shared.weights.slots import FlatModel, Publisher, Slots, Subscriber
+from .guards.publish_guard import PublishGuard
 
 log = logging.getLogger(__name__)
 

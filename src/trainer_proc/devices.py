@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from ..shared.config import ContinuousTrainingConfig
+from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import TandemError
 
 log = logging.getLogger(__name__)

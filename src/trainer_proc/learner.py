@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..shared.application import MASKED, ActionHead
-from ..shared.config import ContinuousTrainingConfig
-from ..shared.finite import is_finite
+from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.learning import Batch, StepResult, log_probabilities
-from .joined import Joined
+from ..shared.weights.finite import is_finite
+from .flat_leaf import Joined
 
 _SPREAD_RATE = 0.02
 _BLOCKED_AT_MOST = -0.25

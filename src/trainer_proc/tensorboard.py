@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..shared import layout
-from ..shared.control import Control
 from ..shared.errors import TandemError
 from ..shared.instance import Instance
+from ..shared.memory import layout
+from ..shared.memory.control import Control
 from ..shared.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)

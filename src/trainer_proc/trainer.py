@@ -16,23 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.checkpoints import Checkpoint
-from ..shared.config import ContinuousTrainingConfig
+from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
+from ..shared.experiences.replay import ExperienceReplayBuffer
+from ..shared.experiences.strategies import Prioritized
 from ..shared.learning import Learner, StepResult, event_row, history_row, make_batch, training_rewards
 from ..shared.learning_watch import LearningWatch
-from ..shared.metrics import TrainingMetrics
 from ..shared.rate_limit import RateLimit
-from ..shared.replay import ExperienceReplayBuffer
-from ..shared.strategies import Prioritized
-from ..shared.weights import FlatModel
+from ..shared.telemetry.training_metrics import TrainingMetrics
+from ..shared.weights.checkpoints import Checkpoint
+from ..shared.weights.slots import FlatModel
 from .candidate import RANDOM, Candidate, TrainerFailed
-from .choices import ChoiceWatch
-from .commands import Commands
+from .checkpoint_policy import CheckpointKeeper
+from .command_answers import Commands
 from .devices import choose_device
-from .intake import Intake, find_spoilers
-from .keeper import CheckpointKeeper
-from .live import LiveGuard, LiveScores
+from .guards.choice_watch import ChoiceWatch
+from .guards.intake import Intake, find_spoilers
+from .guards.reward_guard import LiveGuard, LiveScores
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from tandem.shared.replay import buffer_stats
-from tandem.supervisor import view
+from tandem.shared.experiences.replay import buffer_stats
+from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,12 +74,12 @@ class Example:
     @property
     def status(self) -> dict[str, Any]:
         """What `ctl status --json` says."""
-        return view.status(self.instance)
+        return status.status(self.instance)
 
     @property
     def stats(self) -> dict[str, Any]:
         """The buffer's counts over all lanes, as `Engine.get_stats`."""
-        control = view.open_control(self.instance)
+        control = status.open_control(self.instance)
         assert control is not None
         try:
             return {

@@ -20,9 +20,9 @@ VISIT = [0.8, 1, 0.2]
 
 def lanes(teasers: Example, field: str) -> list[int]:
     """One field of each lane."""
-    from tandem.supervisor import view
+    from tandem.supervisor.display import status
 
-    control = view.open_control(teasers.instance)
+    control = status.open_control(teasers.instance)
     assert control is not None
     try:
         return [control.get(f"lane.{lane}.{field}") for lane in range(control.get("lanes"))]

@@ -56,9 +56,9 @@ def test_a_dead_workers_lane_is_taken_over(example: Callable[[str], Example], wa
 
 def owners(router: Example) -> list[int]:
     """The worker that serves each lane; 0 for none."""
-    from tandem.supervisor import view
+    from tandem.supervisor.display import status
 
-    control = view.open_control(router.instance)
+    control = status.open_control(router.instance)
     assert control is not None
     try:
         return [control.get(f"lane.{lane}.ready") for lane in range(control.get("lanes"))]

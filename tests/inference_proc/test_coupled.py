@@ -12,7 +12,7 @@ import torch
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import ApplicationError
 from tandem.shared.instance import Instance
-from tandem.shared.stats import training_stats
+from tandem.shared.telemetry.stats import training_stats
 
 EngineOf = Callable[..., Engine]
 

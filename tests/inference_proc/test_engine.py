@@ -13,9 +13,9 @@ import pytest
 import torch
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy
+from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
-from tandem.shared.replay import ExperienceReplayBuffer
-from tandem.shared.weights import FlatModel, Publisher
+from tandem.shared.weights.slots import FlatModel, Publisher
 
 EngineOf = Callable[..., Engine]
 

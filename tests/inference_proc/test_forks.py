@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy, TandemError
-from tandem.shared.segments import remove_instance
+from tandem.shared.memory.segments import remove_instance
 
 EngineOf = Callable[..., Engine]
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]

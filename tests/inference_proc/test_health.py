@@ -11,9 +11,9 @@ import numpy as np
 from server_kit import ask, browser_observation
 from tandem.inference_proc.engine import Engine
 from tandem.inference_proc.health import Health
-from tandem.shared.learning_reasons import learning_notices, learning_reasons
-from tandem.shared.segments import remove_instance
-from tandem.supervisor import view
+from tandem.shared.memory.segments import remove_instance
+from tandem.shared.telemetry.learning_reasons import learning_notices, learning_reasons
+from tandem.supervisor.display import status
 
 OPEN_GATE = {"reward_threshold": -100.0, "hot_reload_interval": 0.01}
 ANSWERS = ("spawn_decision", "no_action")
@@ -112,7 +112,7 @@ def test_what_keeps_the_instance_from_learning(server: Any) -> None:
     control.set("trainer.still_in_row", 7)
     (reason,) = reasons(server)
     assert reason == learning_reasons(control)["weights_still"]
-    assert reason in view.status(control.instance)["reasons"]
+    assert reason in status.status(control.instance)["reasons"]
     assert reason in server.get("/system/status").json()["reasons"]
     assert reason in server.get("/api/training/live").json()["troubles"]
     assert 'tandem_learning_problem{problem="weights_still"} 1.0' in server.get("/metrics").text
@@ -120,7 +120,7 @@ def test_what_keeps_the_instance_from_learning(server: Any) -> None:
     assert reasons(server) == []
     control.set("trainer.abandoned", 2)
     body = server.get("/health").json()
-    assert body["notices"] == view.status(control.instance)["notices"] == learning_notices(control)
+    assert body["notices"] == status.status(control.instance)["notices"] == learning_notices(control)
     assert "are never taken any more" in body["notices"][0]
     assert reasons(server) == []
     control.set("trainer.abandoned", 0)

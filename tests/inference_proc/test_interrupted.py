@@ -14,7 +14,7 @@ import torch
 from hostile_kit import accounted
 from proof import Planted, at_line, raise_planted
 from tandem.inference_proc.engine import Engine
-from tandem.shared.weights import FlatModel, Publisher
+from tandem.shared.weights.slots import FlatModel, Publisher
 
 EngineOf = Callable[..., Engine]
 

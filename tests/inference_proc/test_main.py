@@ -28,7 +28,7 @@ def free_port() -> int:
 @pytest.fixture
 def start_process(instance_name: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """`start_process(**sections)` creates an instance and starts its server: the process and its port."""
-    from tandem.shared.config import parse
+    from tandem.shared.configuration.config import parse
     from tandem.shared.instance import create_instance
 
     started: list[subprocess.Popen[str]] = []
@@ -64,7 +64,7 @@ def test_the_process_serves_beats_and_ends_cleanly(
     start_process: Callable[..., Any], instance_name: str, wait_until: Callable[..., Any], tmp_path: Path, number: int
 ) -> None:
     """It announces readiness when it listens, answers, makes progress, and a signal ends it with status 0."""
-    from tandem.shared.control import Control
+    from tandem.shared.memory.control import Control
 
     process, port = start_process(logging={"format": "json"})
     control = Control.attach(instance_name)
@@ -87,7 +87,7 @@ def test_killed_and_started_again_it_keeps_the_experiences(
     start_process: Callable[..., Any], instance_name: str, wait_until: Callable[..., Any]
 ) -> None:
     """After kill -9 a new process on the same instance has what was completed, and completes what was pending."""
-    from tandem.shared.control import Control
+    from tandem.shared.memory.control import Control
 
     process, port = start_process()
     control = Control.attach(instance_name)
@@ -196,8 +196,8 @@ def test_without_an_instance_the_newest_checkpoint_decides_if_asked_for(
 ) -> None:
     """With `inference.static_fallback` the whole protocol is served, degraded; without it the process ends with 1."""
     from tandem.queen import create
-    from tandem.shared.checkpoints import CheckpointStore
-    from tandem.shared.weights import FlatModel
+    from tandem.shared.weights.checkpoints import CheckpointStore
+    from tandem.shared.weights.slots import FlatModel
 
     model = FlatModel(create({}, tmp_path).build_model())
     CheckpointStore(tmp_path / "data" / instance_name / "checkpoints").save(7, model.state(), {}, {})

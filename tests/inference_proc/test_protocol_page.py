@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 import pytest
 from server_kit import receive
-from tandem.inference_proc.handler import GenericHandler
-from tandem.inference_proc.limits import Limits
-from tandem.shared.envelope import Code
+from tandem.inference_proc.web.generic_protocol import GenericHandler
+from tandem.inference_proc.web.limits import Limits
+from tandem.shared.messages.envelope import Code
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```json request\n(.*?)```\n\n```json reply\n(.*?)```", PAGE, re.DOTALL)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tandem.inference_proc.engine import Engine
 from tandem.inference_proc.static import StaticEngine, open_engine
-from tandem.shared.checkpoints import CheckpointStore
-from tandem.shared.config import Config, parse
+from tandem.shared.configuration.config import Config, parse
 from tandem.shared.errors import CheckpointError, SegmentMissing
 from tandem.shared.instance import Instance
-from tandem.shared.segments import list_segments
-from tandem.shared.weights import FlatModel
+from tandem.shared.memory.segments import list_segments
+from tandem.shared.weights.checkpoints import CheckpointStore
+from tandem.shared.weights.slots import FlatModel
 
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 

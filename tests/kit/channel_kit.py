@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tandem.shared.arrays import create_array
-from tandem.shared.control import Control
-from tandem.shared.lane import Lane
-from tandem.shared.mail import LETTER, outbox_rows
-from tandem.shared.records import PENDING_KEY_BYTES, SEND, RecordLayout, encode_key
-from tandem.shared.sampler import ReplayReader
-from tandem.shared.weights import Publisher, Slots, Subscriber, TensorSpec, WeightsLayout, create_slots
+from tandem.shared.experiences.forwarded_rewards import LETTER, outbox_rows
+from tandem.shared.experiences.lane import Lane
+from tandem.shared.experiences.records import PENDING_KEY_BYTES, SEND, RecordLayout, encode_key
+from tandem.shared.experiences.sampler import ReplayReader
+from tandem.shared.memory.arrays import create_array
+from tandem.shared.memory.control import Control
+from tandem.shared.weights.slots import Publisher, Slots, Subscriber, TensorSpec, WeightsLayout, create_slots
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tandem.shared import layout
-from tandem.shared.arrays import HEADER_BYTES, SharedArray
-from tandem.shared.control import Control
-from tandem.shared.lane import Lane
-from tandem.shared.records import PREFIX_BYTES, checksum
-from tandem.shared.sampler import ReplayReader
-from tandem.shared.weights import Publisher, Slots, Subscriber
-from tandem.shared.weights import checksum as weights_checksum
-from tandem.trainer_proc.joined import Joined
+from tandem.shared.experiences.lane import Lane
+from tandem.shared.experiences.records import PREFIX_BYTES, checksum
+from tandem.shared.experiences.sampler import ReplayReader
+from tandem.shared.memory import layout
+from tandem.shared.memory.arrays import HEADER_BYTES, SharedArray
+from tandem.shared.memory.control import Control
+from tandem.shared.weights.slots import Publisher, Slots, Subscriber
+from tandem.shared.weights.slots import checksum as weights_checksum
+from tandem.trainer_proc.flat_leaf import Joined
 
 
 class _Publishing(Publisher):

@@ -13,11 +13,12 @@ NOBODY = 65534
 _PRELUDE = """
 import os, sys
 import argparse, fcntl, gettext, hashlib, json, locale, logging, pwd, shutil, time
-from tandem.shared import layout
-from tandem.shared.control import Control
-from tandem.shared.processes import own_identity
-from tandem.shared.segments import create, segment_path
-from tandem.supervisor import cli, lock, view
+from tandem.shared.memory import layout
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import own_identity
+from tandem.shared.memory.segments import create, segment_path
+from tandem.supervisor import cli, lock
+from tandem.supervisor.display import status
 from tandem.supervisor.commands import (
     check, checkpoint, clean, down, instances, pause, reset, restart, resume, rollback, status, version
 )

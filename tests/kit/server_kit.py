@@ -40,9 +40,9 @@ class RunningServer:
     ) -> None:
         from tandem.inference_proc.__main__ import BundledServer, listen
         from tandem.inference_proc.engine import Engine
-        from tandem.inference_proc.limits import Limits
-        from tandem.inference_proc.server import Service
-        from tandem.shared.config import parse
+        from tandem.inference_proc.web.limits import Limits
+        from tandem.inference_proc.web.service import Service
+        from tandem.shared.configuration.config import parse
         from tandem.shared.instance import create_instance
 
         self.name = unique_name()
@@ -98,7 +98,7 @@ class RunningServer:
         self._remove()
 
     def _remove(self) -> None:
-        from tandem.shared.segments import FOLDER, PREFIX
+        from tandem.shared.memory.segments import FOLDER, PREFIX
 
         for path in Path(FOLDER).glob(f"{PREFIX}{self.name}*"):
             path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tandem.shared.application import MASKED, ActionHead, Application
-from tandem.shared.parameter_arrays import ParameterArrays
+from tandem.shared.weights.parameter_arrays import ParameterArrays
 from torch import Tensor, nn
 
 FEATURES, CHOICES = 4, 3

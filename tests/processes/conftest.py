@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tandem.shared.processes import start_ticks
-from tandem.supervisor import family, view
+from tandem.shared.memory.processes import start_ticks
+from tandem.supervisor import process_tree
+from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,7 @@ class Ctl:
     @property
     def status(self) -> dict[str, Any]:
         """What `ctl status --json` says, without starting a process for it."""
-        return view.status(self.instance)
+        return status.status(self.instance)
 
     def identity(self, name: str) -> tuple[int, int]:
         """Process id and start ticks of `trainer`, `inference` or `supervisor`."""
@@ -86,7 +87,7 @@ def ctl(instance_name: str, tmp_path: Path, wait_until: Callable[..., Any]) -> I
                 left.append((int(entry), start_ticks(int(entry))))
         except OSError:
             continue
-    family.kill(left)
+    process_tree.kill(left)
     assert not left, "processes are left"
 
 

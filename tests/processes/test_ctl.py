@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tandem.shared.processes import start_ticks
-from tandem.shared.segments import list_segments
-from tandem.supervisor import family, view
+from tandem.shared.memory.processes import start_ticks
+from tandem.shared.memory.segments import list_segments
+from tandem.supervisor import process_tree
+from tandem.supervisor.display import status
 
 from .conftest import Ctl, parsed
 
@@ -77,7 +78,7 @@ def test_an_instance_serves_heals_and_goes(ctl: Ctl, wait_until: Wait) -> None:
     deaths = [(name, number) for number in (signal.SIGKILL, signal.SIGSTOP) for name in ("trainer", "inference")]
     for name, number in deaths:
         before = ctl.status
-        family.send(ctl.identity(name), number)
+        process_tree.send(ctl.identity(name), number)
 
         def healed(name: str = name, before: dict[str, Any] = before) -> bool:
             now = ctl.status
@@ -113,10 +114,10 @@ def test_children_outlive_their_supervisor_and_are_adopted(ctl: Ctl, toy_applica
     children = {name: ctl.identity(name) for name in ("trainer", "inference")}
 
     supervisor = ctl.identity("supervisor")
-    family.send(supervisor, signal.SIGSTOP)
+    process_tree.send(supervisor, signal.SIGSTOP)
     version = ctl.status["model_version"]
     wait_until(lambda: ctl.status["model_version"] > version + 5, "it trains on while the supervisor is stopped")
-    family.send(supervisor, signal.SIGKILL)
+    process_tree.send(supervisor, signal.SIGKILL)
     wait_until(lambda: gone(supervisor), "the supervisor is dead")
     version = ctl.status["model_version"]
     wait_until(lambda: ctl.status["model_version"] > version + 5, "it trains on without the supervisor")
@@ -129,7 +130,7 @@ def test_children_outlive_their_supervisor_and_are_adopted(ctl: Ctl, toy_applica
     assert ctl.status["state"] == "running"
 
     for name in ("supervisor", "trainer", "inference"):
-        family.send(ctl.identity(name), signal.SIGKILL)
+        process_tree.send(ctl.identity(name), signal.SIGKILL)
     wait_until(lambda: all(map(gone, children.values())), "everything is dead")
     assert ctl.status["state"] == "stopped"
     again = ctl("up", "-d", "--config", "config.yaml")
@@ -137,7 +138,7 @@ def test_children_outlive_their_supervisor_and_are_adopted(ctl: Ctl, toy_applica
     assert ctl.status["model_version"] > version
     assert ctl.status["buffer"]["size"] > 0
 
-    family.send(ctl.identity("supervisor"), signal.SIGKILL)
+    process_tree.send(ctl.identity("supervisor"), signal.SIGKILL)
     children = {name: ctl.identity(name) for name in children}
     assert ctl.script("down").returncode == 0
     assert all(map(gone, children.values()))
@@ -147,7 +148,7 @@ def test_children_outlive_their_supervisor_and_are_adopted(ctl: Ctl, toy_applica
 def test_a_stopped_supervisor_does_not_prevent_down(ctl: Ctl, toy_application: str) -> None:
     """`down` wakes a stopped supervisor, and everything ends in the ordinary way."""
     assert ctl.up(application=toy_application, inference={"command": "none"}).returncode == 0
-    family.send(ctl.identity("supervisor"), signal.SIGSTOP)
+    process_tree.send(ctl.identity("supervisor"), signal.SIGSTOP)
     assert ctl.script("down").returncode == 0
     assert not list_segments(ctl.instance)
 
@@ -224,7 +225,7 @@ def test_a_user_server_is_supervised_and_a_flood_of_logs_is_capped(
     wait_until(rotated.exists, "the log was rotated twice")
     assert sum((folder / f"inference.log.{number}").stat().st_size for number in (1, 2)) <= 200_000
     first = ctl.identity("inference")
-    family.send(first, signal.SIGKILL)
+    process_tree.send(first, signal.SIGKILL)
     wait_until(lambda: ctl.status["state"] == "running" and ctl.identity("inference") != first, "it is back")
 
 
@@ -277,7 +278,7 @@ def test_an_interrupted_demo_leaves_nothing(ctl: Ctl, wait_until: Wait, tmp_path
         try:
             wait_until(lambda name=name: "lock" in list_segments(name).get(name, []), "it starts")
             if ready:
-                wait_until(lambda name=name: (view.status(name)["model_version"] or 0) > 1, "it learns", 60)
+                wait_until(lambda name=name: (status.status(name)["model_version"] or 0) > 1, "it learns", 60)
                 wait_until(lambda errors=errors: b"decisions/s" in errors.read_bytes(), "it tells how it goes")
             began = time.monotonic()
             demo.send_signal(number)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared.config import load
-from tandem.shared.control import Control
+from tandem.shared.configuration.config import load
 from tandem.shared.instance import Instance, create_instance
-from tandem.shared.keep import find_kept
-from tandem.shared.segments import list_segments, segment_path
-from tandem.shared.weights import Slots
-from tandem.supervisor import family
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.segments import list_segments, segment_path
+from tandem.shared.saved_state import find_kept
+from tandem.shared.weights.slots import Slots
+from tandem.supervisor import process_tree
 from tandem.supervisor.commands.checkpoints import listing
 
 from .conftest import Ctl, parsed
@@ -124,7 +124,7 @@ def test_no_error_of_the_disk_ends_anything(ctl: Ctl, toy_application: str, wait
                     refused = ctl("reload")
                     assert refused.returncode == 1
                     assert "nothing was changed" in refused.stderr
-                    family.send(pids["trainer"], signal.SIGKILL)
+                    process_tree.send(pids["trainer"], signal.SIGKILL)
                     wait_until(lambda: ctl.identity("trainer") != pids["trainer"], "a trainer without a log is started")
                     pids["trainer"] = wait_until(
                         lambda: ctl.status["state"] == "running" and ctl.identity("trainer"), "it is ready"
@@ -189,7 +189,7 @@ def test_a_stop_that_cannot_keep_fails_until_it_is_told_to_discard(
 HOLDER = """
 import os, sys, time
 from tandem.inference_proc.engine import Engine
-from tandem.shared.segments import TRAINER_SEGMENT, claim_segment
+from tandem.shared.memory.segments import TRAINER_SEGMENT, claim_segment
 engine = Engine.attach(os.environ["TANDEM_INSTANCE"])
 lock = claim_segment(engine.instance.name, TRAINER_SEGMENT) if "trainer" in sys.argv else None
 while True:
@@ -265,9 +265,9 @@ def test_an_up_that_cannot_adopt_everything_leaves_alone_what_lived(
     }
     assert ctl.up(**sections).returncode == 0
     supervisor, trainer, server = (ctl.identity(name) for name in ("supervisor", "trainer", "inference"))
-    family.send(supervisor, signal.SIGKILL)
+    process_tree.send(supervisor, signal.SIGKILL)
     wait_until(lambda: gone(supervisor), "the supervisor is dead")
-    family.send(trainer, signal.SIGKILL)
+    process_tree.send(trainer, signal.SIGKILL)
     wait_until(lambda: gone(trainer), "the trainer is dead")
     module = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]) / f"{toy_application}.py"
     source = module.read_text()

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from server_kit import ask, browser_observation
-from tandem.shared.segments import list_segments
-from tandem.supervisor import family, view
+from tandem.shared.memory.segments import list_segments
+from tandem.supervisor import process_tree
+from tandem.supervisor.display import status
 from websockets.sync.client import connect
 
 from .conftest import ROOT, Ctl, parsed
@@ -25,8 +26,8 @@ Wait = Callable[..., Any]
 
 LIGHT_SERVER = """
 import os, signal, time
-from tandem.shared.control import Control
-from tandem.shared.processes import own_identity
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import own_identity
 control = Control.attach(os.environ["TANDEM_INSTANCE"], timeout=10)
 pid, ticks = own_identity()
 for name, value in (("owner_ticks", ticks), ("owner", pid), ("ready", pid)):
@@ -156,7 +157,7 @@ def test_a_hundred_kills_leave_no_extra_file(ctl: Ctl, toy_application: str, wai
     assert started.returncode == 0, started.stderr
     before = list_segments(ctl.instance)
     for number in range(100):
-        family.send(ctl.identity("inference"), signal.SIGKILL)
+        process_tree.send(ctl.identity("inference"), signal.SIGKILL)
 
         def replaced(number: int = number) -> bool:
             process = ctl.status["inference"]
@@ -215,4 +216,4 @@ def test_another_user_may_look_when_the_mode_allows_it(ctl: Ctl, toy_application
     )  # fmt: skip
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
-    assert not view.status(ctl.instance)["paused"]
+    assert not status.status(ctl.instance)["paused"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tandem.supervisor import family
+from tandem.supervisor import process_tree
 
 from .conftest import ROOT, Ctl
 
@@ -121,9 +121,9 @@ def test_prometheus_watches_an_instance(watched: tuple[Ctl, Prometheus], wait_un
     assert "TandemTrainerStalled" not in prometheus.alerts()
 
     trainer = ctl.identity("trainer")
-    family.send(trainer, signal.SIGSTOP)
+    process_tree.send(trainer, signal.SIGSTOP)
     try:
         wait_until(lambda: "TandemTrainerStalled" in prometheus.alerts(), "the alert fires", 30)
     finally:
-        family.send(trainer, signal.SIGCONT)
+        process_tree.send(trainer, signal.SIGCONT)
     wait_until(lambda: "TandemTrainerStalled" not in prometheus.alerts(), "the alert goes", 30)

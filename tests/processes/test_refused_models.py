@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tandem.shared.segments import list_segments
+from tandem.shared.memory.segments import list_segments
 
 from .conftest import Ctl
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tandem.supervisor import view
+from tandem.supervisor.display import status
 
 from .conftest import Ctl
 
@@ -75,7 +75,7 @@ def test_the_screen_shows_and_obeys(ctl: Ctl, wait_until: Wait) -> None:
     for word in ("version", "loss", "reward", "lag", "decisions", "latency", "ring", "pending"):
         assert f"\n{word} " in redirected.stdout
 
-    control = view.open_control(ctl.instance)
+    control = status.open_control(ctl.instance)
     assert control is not None
     terminal = Terminal(ctl.arguments("top", "--interval", "0.2"))
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from channel_kit import add, record_layout, wrong_rows
 from proof import figure
-from tandem.shared.arrays import SharedArray
+from tandem.shared.memory.arrays import SharedArray
 
 MakeChannel = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from channel_kit import add, record_layout, wait_for_reward
 from proof import figure
-from tandem.shared.arrays import SharedArray
+from tandem.shared.memory.arrays import SharedArray
 
 MakeChannel = Callable[..., Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from proof import figure, wait_for
-from tandem.shared.claim import Claim
 from tandem.shared.errors import LaneBusy
-from tandem.shared.lane import Lane
+from tandem.shared.experiences.lane import Lane
+from tandem.shared.memory.claim import Claim
 
 MakeChannel = Callable[..., Any]
 

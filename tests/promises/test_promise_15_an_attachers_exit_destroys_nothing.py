@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from channel_kit import add, attach_channel, wrong_rows
 from proof import KIT, figure
-from tandem.shared.segments import list_segments, segment_name
+from tandem.shared.memory.segments import list_segments, segment_name
 
 MakeChannel = Callable[..., Any]
 ATTACH = """

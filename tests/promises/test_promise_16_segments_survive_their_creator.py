@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from channel_kit import attach_channel, is_whole, key_of, wrong_rows
 from proof import figure, size, wait_for
-from tandem.shared.segments import remove_instance, segment_name
+from tandem.shared.memory.segments import remove_instance, segment_name
 
 
 @pytest.mark.timeout(3600)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from channel_kit import make_channel
 from proof import Planted, at_line, figure, lines_of, raise_planted, size
-from tandem.shared.control import Control
 from tandem.shared.errors import SegmentError
-from tandem.shared.segments import FOLDER, list_segments, remove_instance
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.segments import FOLDER, list_segments, remove_instance
 
 
 def left_after(name: str, nursery: Any, cycles: int, sweep: Callable[[str], Any]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from channel_kit import attach_channel, wrong_rows
 from proof import figure, size
-from tandem.shared.control import Control
-from tandem.shared.processes import is_same_process
-from tandem.shared.segments import list_segments, remove_instance
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import is_same_process
+from tandem.shared.memory.segments import list_segments, remove_instance
 from tandem.supervisor.commands.clean import sweep
 
 MakeChannel = Callable[..., Any]

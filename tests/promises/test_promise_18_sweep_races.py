@@ -10,7 +10,7 @@ import pytest
 from channel_kit import attach_channel, make_channel
 from proof import at_line, lines_of, size
 from tandem.shared.errors import LaneBusy, SegmentError
-from tandem.shared.segments import list_segments, remove_instance
+from tandem.shared.memory.segments import list_segments, remove_instance
 from tandem.supervisor.commands.clean import sweep
 
 

@@ -14,7 +14,7 @@ from proof import KIT, figure
 CODE = """
 import json, os, sys
 sys.path.append({kit!r})
-from tandem.shared import segments
+from tandem.shared.memory import segments
 from tandem.shared.errors import SegmentSpaceError
 {mutant}
 from channel_kit import make_channel
@@ -88,10 +88,10 @@ def test_promise_19_an_instance_that_does_not_fit_leaves_nothing(
     import errno
     import os
 
-    from tandem.shared.config import parse
+    from tandem.shared.configuration.config import parse
     from tandem.shared.errors import SegmentSpaceError
     from tandem.shared.instance import create_instance
-    from tandem.shared.segments import list_segments
+    from tandem.shared.memory.segments import list_segments
 
     allocate: Callable[..., None] = os.posix_fallocate
     calls: list[int] = []

@@ -9,9 +9,9 @@ from typing import Any
 
 from channel_kit import attach_channel, is_whole, make_channel
 from proof import at_line, figure
-from tandem.shared.control import Control
 from tandem.shared.errors import SegmentInvalid, SegmentMissing
-from tandem.shared.segments import remove_instance
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.segments import remove_instance
 
 
 def looks_during(name: str, create: Callable[[], Any]) -> tuple[int, int, int]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from proof import figure
-from tandem.shared import layout
-from tandem.shared.control import Control
 from tandem.shared.errors import SegmentError
+from tandem.shared.memory import layout
+from tandem.shared.memory.control import Control
 
 MakeChannel = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from proof import figure
 from tandem.shared.errors import TandemError
-from tandem.shared.segments import FOLDER, segment_path
+from tandem.shared.memory.segments import FOLDER, segment_path
 
 MakeChannel = Callable[..., Any]
 

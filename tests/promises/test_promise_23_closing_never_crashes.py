@@ -21,7 +21,7 @@ CASES = {
     "control": "view = made.control.bytes[:64]; made.control.close(); gc.collect(); print(bytes(view)[:1])",
     "control twice": "made.control.close(); made.control.close(); del made; gc.collect(); print('x')",
     "ring": """
-from tandem.shared.arrays import SharedArray
+from tandem.shared.memory.arrays import SharedArray
 ring = SharedArray(made.name, "ring0", made.records.record, made.control.get("capacity"))
 row, words, raw = ring.array[1:3], ring.words[1], ring.raw[4096:8000]
 ring._memory.close()

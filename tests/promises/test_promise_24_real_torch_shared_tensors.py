@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from proof import KIT, figure
-from tandem.shared.segments import remove_instance
+from tandem.shared.memory.segments import remove_instance
 
 CODE = """
 import sys

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from channel_kit import add
 from proof import figure
-from tandem.shared.segments import FOLDER, PREFIX
+from tandem.shared.memory.segments import FOLDER, PREFIX
 
 MakeChannel = Callable[..., Any]
 CODE = """
 import hashlib, json, os, sys
 import numpy as np
 from safetensors.numpy import load_file
-from tandem.shared.control import Control
-from tandem.shared.segments import segment_path
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.segments import segment_path
 name = sys.argv[1]
 os.setgid(65534); os.setuid(65534)
 found = {}

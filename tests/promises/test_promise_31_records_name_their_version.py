@@ -11,7 +11,7 @@ import pytest
 import torch
 from proof import figure, size
 from tandem.inference_proc.engine import Engine
-from tandem.shared.config import parse
+from tandem.shared.configuration.config import parse
 from tandem.shared.instance import Instance, create_instance
 
 SOURCE = '''
@@ -100,7 +100,7 @@ def test_naming_the_announced_version_is_not_enough(
     telling: Callable[[int], str], nursery: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same cross-check finds an engine that names the newest version instead of the one it used."""
-    from tandem.inference_proc.subscriber import LiveModel
+    from tandem.inference_proc.live_model import LiveModel
 
     name = telling(0)
     engine = Engine(Instance(name))

@@ -18,11 +18,11 @@ import pytest
 import torch
 from proof import figure
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experience import Experience
-from tandem.shared.learning_reasons import NAMES, learning_notices, learning_reasons
-from tandem.shared.replay import ExperienceReplayBuffer
-from tandem.supervisor import view
+from tandem.shared.experiences.experience import Experience
+from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.telemetry.learning_reasons import NAMES, learning_notices, learning_reasons
 from tandem.supervisor.commands.check import judge
+from tandem.supervisor.display import status
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
 TICKS = 20
@@ -259,7 +259,7 @@ def told_everywhere(shop: Shop, name: str) -> str:
     """The reason's text, which `/health`, `ctl status --json` and `ctl check` all give."""
     text = learning_reasons(shop.trainer.control)[name]
     assert text in shop.engine.troubles()
-    shown = view.status(shop.engine.name)
+    shown = status.status(shop.engine.name)
     assert text in shown["reasons"]
     assert shown["state"] == "degraded"
     line, bad = judge(shown, None)
@@ -380,7 +380,7 @@ def test_a_choice_that_is_never_taken_any_more_is_a_notice(shop: Callable[..., S
     assert made.named(lambda: made.sell(50)).keys() <= {"weights_still"}
     (notice,) = learning_notices(made.trainer.control)
     assert notice.startswith("4 choice(s) are never taken any more, among them choice 2 of head place")
-    shown = view.status(made.engine.name)
+    shown = status.status(made.engine.name)
     assert shown["notices"] == [notice]
     assert notice not in made.engine.troubles()
 

@@ -63,9 +63,9 @@ def served(
     instance_name: str, tmp_path: Path, toy_application: str
 ) -> Iterator[tuple[Any, int, subprocess.Popen[Any]]]:
     """A server process of its own: the instance's control segment, its port, the process."""
-    from tandem.shared.config import parse
-    from tandem.shared.control import Control
+    from tandem.shared.configuration.config import parse
     from tandem.shared.instance import create_instance
+    from tandem.shared.memory.control import Control
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from proof import figure, size
 from tandem.inference_proc.engine import Engine
-from tandem.shared import layout
-from tandem.shared.arrays import SharedArray
+from tandem.shared.experiences.forwarded_rewards import LETTER, Post, outbox_rows
+from tandem.shared.experiences.records import checksum, key_hash
+from tandem.shared.experiences.replay import ExperienceReplayBuffer, buffer_stats
 from tandem.shared.instance import Instance
-from tandem.shared.mail import LETTER, Post, outbox_rows
-from tandem.shared.records import checksum, key_hash
-from tandem.shared.replay import ExperienceReplayBuffer, buffer_stats
+from tandem.shared.memory import layout
+from tandem.shared.memory.arrays import SharedArray
 
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 NONSENSE = (0, 1, 2**31, 2**32 - 1, 2**48 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from proof import figure
-from tandem.inference_proc.subscriber import LiveModel
+from tandem.inference_proc.live_model import LiveModel
 from tandem.shared.application import ActionHead
-from tandem.shared.config import ContinuousTrainingConfig
+from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.errors import TandemError
 from tandem.shared.instance import seeded_model
 from tandem.shared.learning import Batch
-from tandem.shared.model_check import checked_model, difference
-from tandem.shared.weights import FlatModel, Publisher
+from tandem.shared.model_checks.check import checked_model, difference
+from tandem.shared.weights.slots import FlatModel, Publisher
 from tandem.trainer_proc.learner import PolicyGradient
 from user_models import BAD, CHOICES, FEATURES, GOOD, application_of
 

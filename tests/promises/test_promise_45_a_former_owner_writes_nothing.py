@@ -16,10 +16,10 @@ from channel_kit import add, balance, fill, key_of, value_of, wait_for_reward, w
 from proof import figure, wait_for
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy, TandemError
+from tandem.shared.experiences.lane import Lane
+from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
-from tandem.shared.lane import Lane
-from tandem.shared.replay import ExperienceReplayBuffer
-from tandem.shared.segments import remove_instance, segment_path
+from tandem.shared.memory.segments import remove_instance, segment_path
 from tandem.trainer_proc.__main__ import take_trainer_lock
 
 MakeChannel = Callable[..., Any]
@@ -76,7 +76,7 @@ def test_promise_45_a_closed_engine(toy_instance: Callable[..., Instance]) -> No
 
 def test_promise_45_a_closed_buffer(toy_instance: Callable[..., Instance]) -> None:
     """The same for a replay buffer."""
-    from tandem.shared.experience import Experience
+    from tandem.shared.experiences.experience import Experience
 
     instance = toy_instance()
     closed = ExperienceReplayBuffer(instance)

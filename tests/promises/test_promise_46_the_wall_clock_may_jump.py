@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from proof import figure, wait_for
-from tandem.supervisor import view
+from tandem.supervisor.display import status
 
 LIBRARY = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1"
 TIMEOUT = 1.0
@@ -125,16 +125,16 @@ def run_through_jumps(name: str, application: str, folder: Path) -> dict[str, An
         wait_for((folder / "found.json").exists, "the server decides")
         for jump, dwell in (("+1h", 1.1), ("-1h", 2.7), ("+1y", 1.1), ("-1y", 2.7)):
             (folder / "clock").write_text(jump, encoding="utf-8")
-            number, version = found_in(folder)["stamps"][1], view.status(name)["model_version"]
+            number, version = found_in(folder)["stamps"][1], status.status(name)["model_version"]
             until = time.monotonic() + dwell
             wait_for(lambda number=number: found_in(folder)["stamps"][1] > number + 10, f"decisions go on ({jump})")
-            wait_for(lambda version=version: view.status(name)["model_version"] > version + 3, "training goes on")
+            wait_for(lambda version=version: status.status(name)["model_version"] > version + 3, "training goes on")
             time.sleep(max(0.0, until - time.monotonic()))
             result = found_in(folder)
             assert abs(result["stamps"][0] - time.time()) > 1800, "the clock was not set"
-        status = view.status(name)
-        result["restarts"] = [status[process]["restarts"] for process in ("trainer", "inference")]
-        result["state"] = status["state"]
+        seen = status.status(name)
+        result["restarts"] = [seen[process]["restarts"] for process in ("trainer", "inference")]
+        result["state"] = seen["state"]
         return result
     finally:
         subprocess.run([*ctl, "down", "--instance", name], cwd=folder, capture_output=True, timeout=60, check=False)

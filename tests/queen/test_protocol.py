@@ -143,7 +143,7 @@ def test_the_last_reward_comes_from_the_second_observation_on(server: RunningSer
 
 def test_the_next_observation_completes_the_pending_decision(server: RunningServer) -> None:
     """A SEND is pending until the next observation of the same client and territory, and then an experience."""
-    from tandem.shared.sampler import ReplayReader
+    from tandem.shared.experiences.sampler import ReplayReader
 
     with server.connect() as client:
         completed, pending = lane(server, "completed"), lane(server, "pending")

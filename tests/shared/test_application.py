@@ -35,7 +35,7 @@ def test_a_module_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_module_without_create(tmp_path: Path) -> None:
     """It says what is missing."""
     with pytest.raises(ApplicationError, match="create"):
-        load_application("tandem.shared.layout", {}, tmp_path)
+        load_application("tandem.shared.memory.layout", {}, tmp_path)
 
 
 def test_an_error_inside_the_module_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

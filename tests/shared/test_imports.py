@@ -61,11 +61,11 @@ def test_imports_go_in_one_direction(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("shared/lane.py", "from ..trainer_proc import guard"),
-        ("shared/lane.py", "from .. import inference_proc"),
+        ("shared/experiences/lane.py", "from ...trainer_proc import guards"),
+        ("shared/experiences/lane.py", "from ... import inference_proc"),
         ("inference_proc/engine.py", "from ..trainer_proc.trainer import ContinuousTrainer"),
         ("trainer_proc/trainer.py", "def f():\n    from ..inference_proc.engine import Engine"),
-        ("shared/lane.py", "import tandem.shared.control"),
+        ("shared/experiences/lane.py", "import tandem.shared.memory.control"),
         ("inference_proc/engine.py", "from ..queen import gate"),
     ],
 )
@@ -92,7 +92,7 @@ def test_core_code_names_no_application(path: Path) -> None:
     ]
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     found = [text for text in (*texts, *names) if "queen" in text.lower() or "parasite" in text.lower()]
-    allowed = {"tandem.queen"} if path.relative_to(SRC).as_posix() == "shared/config.py" else set()
+    allowed = {"tandem.queen"} if path.relative_to(SRC).as_posix() == "shared/configuration/config.py" else set()
     if path.name == "application.py":
         found = [text for text in found if "is not a module name such as" not in text]
     assert set(found) <= allowed
@@ -111,6 +111,8 @@ def test_modules_load_once() -> None:
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
     """Importing the control segment loads neither torch nor numpy: operators' commands start fast."""
-    code = "import sys, tandem.shared.control; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
+    code = (
+        "import sys, tandem.shared.memory.control; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from tandem.shared import instance as module
-from tandem.shared.config import parse
+from tandem.shared.configuration.config import parse
 from tandem.shared.errors import ApplicationError, LayoutMismatch, ModelMismatch, SegmentExists, TandemError
 from tandem.shared.instance import Instance, create_instance
-from tandem.shared.segments import create, list_segments
-from tandem.shared.weights import FlatModel, Subscriber
+from tandem.shared.memory.segments import create, list_segments
+from tandem.shared.weights.slots import FlatModel, Subscriber
 
 MakeInstance = Callable[..., Any]
 

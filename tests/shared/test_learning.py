@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tandem.shared.config import ContinuousTrainingConfig
+from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.errors import ApplicationError
-from tandem.shared.layout import HISTORY_COLUMNS
+from tandem.shared.experiences.records import SEND, WAIT, RecordLayout
 from tandem.shared.learning import (
     StepResult,
     event_row,
@@ -20,7 +20,7 @@ from tandem.shared.learning import (
     make_batch,
     training_rewards,
 )
-from tandem.shared.records import SEND, WAIT, RecordLayout
+from tandem.shared.memory.layout import HISTORY_COLUMNS
 
 
 @pytest.fixture

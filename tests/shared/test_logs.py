@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared.config import LoggingConfig
+from tandem.shared.configuration.config import LoggingConfig
 from tandem.shared.logs import JsonFormatter, TextFormatter, configure_logging
 
 

@@ -136,7 +136,7 @@ def test_what_lies_in_the_working_folder_only_is_pointed_out(
 def test_a_file_called_tandem_changes_nothing(beside: Path) -> None:
     """Our own package is meant, whatever a user called a script."""
     (beside / "tandem.py").write_text("raise AssertionError\n", encoding="utf-8")
-    assert import_beside("application", "tandem.shared.layout", beside).__name__ == "tandem.shared.layout"
+    assert import_beside("application", "tandem.shared.memory.layout", beside).__name__ == "tandem.shared.memory.layout"
 
 
 @pytest.mark.parametrize(

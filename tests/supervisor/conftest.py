@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared import ownership
-from tandem.shared.config import SupervisorConfig
-from tandem.shared.control import Control
-from tandem.supervisor import family
+from tandem.shared.configuration.config import SupervisorConfig
+from tandem.shared.memory import ownership
+from tandem.shared.memory.control import Control
+from tandem.supervisor import process_tree
 from tandem.supervisor.child import Child
 from tandem.supervisor.logfile import LogFile
 from tandem.supervisor.probes import TrainerProbe
 
 PRELUDE = """
 import os, signal, subprocess, sys, time
-from tandem.shared.control import Control
+from tandem.shared.memory.control import Control
 control = Control.attach(os.environ["TANDEM_INSTANCE"])
 def beat():
     control.add("trainer.progress")
@@ -81,7 +81,7 @@ def make_child(control: Control, tmp_path: Path) -> Iterator[Callable[..., Child
     yield make
     for child in made:
         if child.pid:
-            family.kill(family.members(child.pid, child.ticks))
+            process_tree.kill(process_tree.members(child.pid, child.ticks))
             child._reap()
 
 

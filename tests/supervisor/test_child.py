@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared.control import Control
-from tandem.shared.processes import start_ticks
-from tandem.supervisor import family
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import start_ticks
+from tandem.supervisor import process_tree
 from tandem.supervisor.child import Child
 
 Make = Callable[..., Child]
@@ -150,7 +150,7 @@ def test_stop_always_ends_and_leaves_nobody(make_child: Make, turn_until: Turn, 
     child = make_child(stubborn)
     child.start(time.monotonic())
     turn_until(child, "running")
-    members = family.members(child.pid, child.ticks)
+    members = process_tree.members(child.pid, child.ticks)
     child.stop(time.monotonic())
     turn_until(child, "stopped", timeout=child.settings.stop_grace + 5.0)
     left = [pid for pid, ticks in members if start_ticks(pid) == ticks]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import tandem
-from tandem.shared.control import Control
-from tandem.shared.processes import module_command, own_identity
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.processes import module_command, own_identity
 from tandem.supervisor import cli
 from tandem.supervisor.commands import COMMANDS
 

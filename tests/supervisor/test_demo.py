@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tandem.shared.config import Config, parse
+from tandem.shared.configuration.config import Config, parse
 from tandem.supervisor.demo import adapted
 
 

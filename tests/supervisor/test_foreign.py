@@ -12,13 +12,14 @@ from typing import Any
 
 import other_user
 import pytest
-from tandem.shared.control import Control
 from tandem.shared.errors import ForeignFile, LayoutMismatch
-from tandem.shared.ownership import OWN
-from tandem.shared.processes import own_identity, start_ticks
-from tandem.shared.segments import create, list_segments, segment_path
-from tandem.supervisor import cli, family, orphans, view
+from tandem.shared.memory.control import Control
+from tandem.shared.memory.ownership import OWN
+from tandem.shared.memory.processes import own_identity, start_ticks
+from tandem.shared.memory.segments import create, list_segments, segment_path
+from tandem.supervisor import cleanup, cli, process_tree
 from tandem.supervisor.commands import instances
+from tandem.supervisor.display import status
 
 TRAP = """
 name, victim, ticks, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -163,7 +164,7 @@ def test_a_stranger_cannot_keep_an_owner_from_stopping(instance_name: str, contr
     other_user.need_root()
     made = other_user.run("os.close(create(sys.argv[1], 'ring7', 100, 0o644))", control.instance)
     assert made.returncode == 0, made.stderr
-    done = orphans.stop_instance(instance_name)
+    done = cleanup.stop_instance(instance_name)
     assert any("ring7" in line and "nobody" in line for line in done)
     assert list_segments(instance_name) == {instance_name: ["ring7"]}
 
@@ -260,8 +261,8 @@ def test_starting_and_stopping_belong_to_the_owner(operated: Callable[[int], Con
 CHANGE = """
 control = Control.attach(sys.argv[1], check_schema=False, whose="anyone")
 text = control._schema_text() if hasattr(control, "_schema_text") else bytes(control._schema_bytes())
-from tandem.shared import layout
-from tandem.shared.control import schema_hash
+from tandem.shared.memory import layout
+from tandem.shared.memory.control import schema_hash
 evil = text.replace(b'"data_dir":"/"', b'"data_dir":"/evil"')
 control.bytes[layout.SCHEMA_AT : layout.SCHEMA_AT + len(evil)] = evil
 control.set("schema_bytes", len(evil))
@@ -288,10 +289,10 @@ def test_the_group_cannot_choose_what_the_owner_runs(
     with pytest.raises(LayoutMismatch, match="schema"):
         _ = control.schema
     control.set("process.inference.state", 2)
-    assert view.process(control, "inference")["pid"] == victim[0]
-    assert family.child(control, "inference") == (0, 0)
+    assert status.process(control, "inference")["pid"] == victim[0]
+    assert process_tree.child(control, "inference") == (0, 0)
     assert cli.main(["restart", "inference", "--instance", control.instance]) == 1
-    assert orphans.stop_orphans(control.instance) == []
+    assert cleanup.stop_orphans(control.instance) == []
 
 
 def test_a_child_of_a_shared_instance_is_known_by_its_environment(
@@ -306,9 +307,9 @@ def test_a_child_of_a_shared_instance_is_known_by_its_environment(
     try:
         control.set("process.trainer.pid", child.pid)
         control.set("process.trainer.start_ticks", start_ticks(child.pid))
-        wait_until(lambda: family.child(control, "trainer")[0] == child.pid, "it is known")
-        assert view.open_control(control.instance, whose=OWN) is not None
-        assert orphans.stop_orphans(control.instance) == [f"stopped process {child.pid}, which had no supervisor"]
+        wait_until(lambda: process_tree.child(control, "trainer")[0] == child.pid, "it is known")
+        assert status.open_control(control.instance, whose=OWN) is not None
+        assert cleanup.stop_orphans(control.instance) == [f"stopped process {child.pid}, which had no supervisor"]
         child.wait(10)
     finally:
         child.kill()

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-from tandem.shared.processes import own_identity, start_ticks
-from tandem.shared.segments import segment_path
+from tandem.shared.memory.processes import own_identity, start_ticks
+from tandem.shared.memory.segments import segment_path
 from tandem.supervisor.lock import InstanceBusy, InstanceLock, holder
 
 

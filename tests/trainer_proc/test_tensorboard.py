@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared import layout
 from tandem.shared.errors import TandemError
+from tandem.shared.memory import layout
 from tandem.trainer_proc.tensorboard import FOLDER, TAGS, EventFiles, event_files
 
 pytest.importorskip("tensorboardX")
@@ -120,7 +120,7 @@ def test_the_trainer_process_writes_and_goes_on_after_a_restart(
 ) -> None:
     """With `metrics.tensorboard: true` the trainer writes event files, and so does the next trainer; the step history
     in shared memory holds the steps of both."""
-    from tandem.shared.replay import ExperienceReplayBuffer
+    from tandem.shared.experiences.replay import ExperienceReplayBuffer
 
     instance = toy_instance(metrics={"tensorboard": True})
     control, folder = instance.control, instance.data_dir / FOLDER

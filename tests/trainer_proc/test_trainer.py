@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from tandem.shared.records import SEND
+from tandem.shared.experiences.records import SEND
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
 
@@ -162,7 +162,7 @@ def test_experiences_of_before_a_reset_are_not_trained_on(toy_trainer, fill):
 
 def test_the_same_log_and_seed_give_the_same_bits(toy_trainer, fill, toy_instance, instance_name):
     """With `deterministic` two trainers on the same experiences end with bit-identical weights."""
-    from tandem.shared.segments import remove_instance
+    from tandem.shared.memory.segments import remove_instance
 
     results = []
     for _ in range(2):
@@ -178,7 +178,7 @@ def test_the_same_log_and_seed_give_the_same_bits(toy_trainer, fill, toy_instanc
 
 def test_a_killed_trainer_goes_on_where_it_was(toy_instance, fill, trainer_process, wait_until, tmp_path):
     """After kill -9 the next trainer publishes higher versions, with the optimiser state of the newest checkpoint."""
-    from tandem.shared.replay import ExperienceReplayBuffer
+    from tandem.shared.experiences.replay import ExperienceReplayBuffer
 
     instance = toy_instance(trainer={"checkpoint_interval": 0.2})
     buffer = ExperienceReplayBuffer(instance)
@@ -216,7 +216,7 @@ def test_a_resumed_trainer_goes_on_exactly(toy_trainer, fill, toy_instance):
     for _ in range(3):
         trainer.train_step()
     expected = trainer.flat.flat.clone()
-    from tandem.shared.replay import ExperienceReplayBuffer
+    from tandem.shared.experiences.replay import ExperienceReplayBuffer
 
     checkpoint = trainer.keeper.newest()
     assert checkpoint.version == 3

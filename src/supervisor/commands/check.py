@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...shared.errors import SegmentError
-from .. import view
+from ..display import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge it."""
     try:
-        shown = view.status(options.instance)
+        shown = status.status(options.instance)
     except SegmentError as error:
         print(f"CRITICAL: instance {options.instance}: {error}")
         return 2

@@ -6,9 +6,10 @@ import os
 import time
 
 from ...shared.errors import ForeignFile, SegmentError, TandemError
-from ...shared.ownership import OWN, be_private
-from ...shared.segments import list_segments, segment_path
-from .. import orphans, view
+from ...shared.memory.ownership import OWN, be_private
+from ...shared.memory.segments import list_segments, segment_path
+from .. import cleanup
+from ..display import status
 from ..lock import InstanceBusy, InstanceLock
 
 TYPE_CHECKING = False
@@ -65,24 +66,24 @@ def sweep(instance: str, dry_run: bool = False) -> str:
         if dry_run:
             return "dead; would be removed"
         try:
-            return "; ".join(orphans.put_away(instance, other_layout=True)) or "removed its lock"
-        except orphans.InUse as error:
+            return "; ".join(cleanup.put_away(instance, other_layout=True)) or "removed its lock"
+        except cleanup.InUse as error:
             return f"lives (somebody uses {', '.join(error.held)})"
 
 
 def _alive(instance: str) -> str:
     """Who of the instance lives, in words; empty if nobody does."""
-    held = view.users(instance)
+    held = status.users(instance)
     if held:
         return f"somebody uses {', '.join(held)}"
     try:
-        control = view.open_control(instance, whose=OWN)
+        control = status.open_control(instance, whose=OWN)
     except SegmentError:
         return ""  # of another layout, and nobody holds any of it
     if control is None:
         return "it is being created" if _is_new(instance) else ""
     try:
-        pids = view.living(control)
+        pids = status.living(control)
     finally:
         control.close()
     return f"process {', '.join(map(str, pids))}" if pids else ""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...shared.config import PLAN_KEYS, Config, load, parse, read_reloaded, read_yaml
+from ...shared.configuration.config import PLAN_KEYS, Config, load, parse, read_reloaded, read_yaml
 from ...shared.errors import SupervisorError
-from .. import view
+from ..display import status
 from .up import config_path
 
 EXAMPLE = "ctl config --check configs/continuous_training.yaml"
@@ -55,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
 def running_config(instance: str) -> tuple[Config, set[str], str]:
     """The settings in force in a running instance, and its file; those that are not the default count as given."""
-    control = view.open_control(instance)
-    if control is None or not view.living(control):
+    control = status.open_control(instance)
+    if control is None or not status.living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     schema = control.schema
     config = parse(schema["config"], f"instance {instance!r}", schema["folder"])

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from ...shared.config import load
+from ...shared.configuration.config import load
 from ..demo import Game, LiveLine, play, quiet_logging
 from .up import config_path, with_port
 

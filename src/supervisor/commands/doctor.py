@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ...shared.config import load
-from .. import examine
+from ...shared.configuration.config import load
+from ..setup import doctor
 from .up import config_path, with_port
 
 EXAMPLE = "ctl doctor --config configs/continuous_training.yaml"
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Examine the machine."""
     path = config_path(options.config)
     config = with_port(load(path), options.port)
-    findings = examine.examine(options.instance, config, path)
+    findings = doctor.examine(options.instance, config, path)
     if options.json:
         print(json.dumps([finding.to_dict() for finding in findings]))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import orphans
+from .. import cleanup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Stop it."""
-    from ...shared.ownership import be_private
-    from ...shared.segments import check_instance
+    from ...shared.memory.ownership import be_private
+    from ...shared.memory.segments import check_instance
 
     be_private("0600")
 
-    done = orphans.stop_instance(check_instance(options.instance), options.timeout, options.discard)
+    done = cleanup.stop_instance(check_instance(options.instance), options.timeout, options.discard)
     print(f"instance {options.instance}: {'; '.join(done) if done else 'nothing ran'}")
     return 0

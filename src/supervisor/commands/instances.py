@@ -6,9 +6,9 @@ import json
 import os
 
 from ...shared.errors import ForeignFile, SegmentError
-from ...shared.ownership import owner_name
-from ...shared.segments import list_segments, segment_path
-from .. import view
+from ...shared.memory.ownership import owner_name
+from ...shared.memory.segments import list_segments, segment_path
+from ..display import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def describe(name: str, parts: list[str]) -> dict[str, Any]:
     """
     note = ""
     try:
-        shown = view.status(name)
+        shown = status.status(name)
         state, version = shown["state"], shown["model_version"]
     except SegmentError as error:
         state, version, note = "stopped", None, error.args[0].partition(": ")[2].partition(";")[0]
     except ForeignFile:
         state, version = "closed", None
     if state == "stopped":
-        state = "attached" if view.users(name) else "dead"
+        state = "attached" if status.users(name) else "dead"
     size, owner = 0, None
     for part in parts:
         try:

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from .. import view
+from ..display import status
 from ..logfile import follow, tail
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 def data_folder(instance: str, data_dir: str) -> Path:
     """Folder of the instance's data: where it says while it is in shared memory, else below `data_dir`."""
-    control = view.open_control(instance)
+    control = status.open_control(instance)
     if control is not None:
         folder = Path(control.schema["data_dir"])
         control.close()

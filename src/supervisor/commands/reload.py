@@ -9,16 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...shared.config import CONFIG_FILE, Config, load, parse, read_reloaded
+from ...shared.configuration.config import CONFIG_FILE, Config, load, parse, read_reloaded
 from ...shared.durable import write_synced
 from ...shared.errors import SupervisorError
-from ...shared.ownership import OWN, be_private
+from ...shared.memory.ownership import OWN, be_private
 from .. import operate
 from .config import flatten, live_paths
 from .up import config_path
 
 if TYPE_CHECKING:
-    from ...shared.control import Control
+    from ...shared.memory.control import Control
 
 EXAMPLE = "ctl reload --instance a"
 EXITS = "0 what can change has changed; 1 nothing runs, there is no file, or the trainer refused; 2 the file is refused"

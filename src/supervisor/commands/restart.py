@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shared.ownership import OWN
+from ...shared.memory.ownership import OWN
 from .. import operate
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
 def supervised(instance: str) -> list[str]:
     """The children that the instance has."""
-    from .. import view
+    from ..display import status
 
     control = operate.open_running(instance, OWN)
-    return [name for name in operate.RESTART_SIGNALS if view.is_supervised(control, name)]
+    return [name for name in operate.RESTART_SIGNALS if status.is_supervised(control, name)]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from ...shared.control import Control
+    from ...shared.memory.control import Control
 
 EXAMPLE = "ctl rollback --pause"
 EXITS = "0 older weights decide now; 1 there is no such checkpoint, or nothing runs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import view
+from ..display import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status."""
-    shown = view.status(options.instance)
+    shown = status.status(options.instance)
     if options.json:
         import json
 

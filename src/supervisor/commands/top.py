@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from ...shared.commands import BEST, PREVIOUS, set_paused
 from ...shared.errors import TandemError
 from .. import operate
-from ..reading import Reader
-from ..screen import Line, compose, plain
+from ..display.screen import Line, compose, plain
+from ..display.top_sample import Reader
 
 EXAMPLE = "ctl top --instance a\n  ctl top --count 3 --interval 10 >> top.txt"
 EXITS = "0 it was left, or printed; 1 nothing runs under that name"

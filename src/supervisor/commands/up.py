@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...shared.addresses import reachable
-from ...shared.config import Config, load
+from ...shared.configuration.addresses import reachable
+from ...shared.configuration.config import Config, load
 from ...shared.errors import ConfigError, ForeignFile, SupervisorError, TandemError
 from ...shared.logs import configure_logging
-from ...shared.ownership import be_private, own_folder, users_umask
-from ...shared.processes import module_command
-from ...shared.segments import refuse_foreign
+from ...shared.memory.ownership import be_private, own_folder, users_umask
+from ...shared.memory.processes import module_command
+from ...shared.memory.segments import refuse_foreign
 from .. import lock
 from ..logfile import LogFile, tail
 from ..supervisor import Supervisor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import view
+from ..display import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the version."""
-    control = view.open_control(options.instance)
-    if control is None or not view.living(control):
+    control = status.open_control(options.instance)
+    if control is None or not status.living(control):
         print(f"ctl: nothing runs as instance {options.instance!r}", file=sys.stderr)
         return 1
     if options.watch or options.wait is not None:
         return _follow(options)
     version = control.get("version")
     if options.json:
-        _print_json(options.instance, version, view.age(control.get("published_ns")))
+        _print_json(options.instance, version, status.age(control.get("published_ns")))
     else:
         print(version)
     return 0
@@ -53,8 +53,8 @@ def _follow(options: argparse.Namespace) -> int:
     deadline = time.monotonic() + options.timeout
     shown = -1
     while True:
-        control = view.open_control(options.instance)
-        if control is None or not view.living(control):
+        control = status.open_control(options.instance)
+        if control is None or not status.living(control):
             print(f"ctl: instance {options.instance!r} is gone", file=sys.stderr)
             return 1
         version = control.get("version")
@@ -62,7 +62,7 @@ def _follow(options: argparse.Namespace) -> int:
         if version != shown and (options.watch or reached):
             shown = version
             if options.json:
-                _print_json(options.instance, version, view.age(control.get("published_ns")))
+                _print_json(options.instance, version, status.age(control.get("published_ns")))
             else:
                 print(version, flush=True)
         control.close()

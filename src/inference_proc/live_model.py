@@ -1,0 +1,69 @@
+"""The live model: the engine's model, brought up to date between two decisions.
+
+A small model is copied into a spare buffer, and the parameters are pointed at it once the copy is known to be whole. A
+large one is read in place: the parameters are pointed at the slot, and a decision counts only if the slot was not
+written to meanwhile. Buffers are copied even then, since a forward pass may write into them.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..shared.experiences.sampler import WEAK_MEMORY
+from ..shared.weights.slots import FlatModel, Slots, Subscriber
+
+
+class LiveModel:
+    """A model with the newest published weights. `version` is theirs. Not thread-safe: the engine holds a lock.
+
+    An exception that arrives in the middle of a refresh (a signal handler's) leaves parameters that point here and
+    there: `version` stays the old one until all of them are bound, and the next refresh begins by finishing the last.
+    """
+
+    def __init__(self, flat: FlatModel, slots: Slots, in_place: bool = False) -> None:
+        self.flat = flat
+        self._subscriber = Subscriber(slots, verify=WEAK_MEMORY)
+        # Where loads may pass loads only a checksum of a copy proves that it is whole.
+        self._in_place = in_place and not WEAK_MEMORY
+        spare = torch.empty(0 if self._in_place else flat.layout.data_bytes, dtype=torch.uint8)
+        self._buffers = flat.flat, spare
+        self._used = 0
+        self._next: int | None = None
+        """Index of the buffer that holds a whole newer version, while the parameters are being pointed at it."""
+        self.version = self._subscriber.version
+        """Version of the weights in use."""
+
+    def trained(self, version: int) -> None:
+        """The weights in use were trained here and published as `version`: there is nothing to take."""
+        self._subscriber.version = self.version = version
+
+    def refresh(self) -> bool | None:
+        """Take the newest version: True if taken, False if nothing is new, None if it was being written (try later)."""
+        subscriber = self._subscriber
+        if self._next is not None:
+            self._bind(self._next)
+        elif subscriber.version != self.version:
+            subscriber.version = self.version
+        if self._in_place:
+            index = subscriber.newest()
+            if index is None or index < 0:
+                return None if index is None else False
+            self.flat.read_in_place(subscriber.hold(index))
+            self.version = subscriber.version
+            return True
+        spare = 1 - self._used
+        taken = subscriber.refresh(self._buffers[spare])
+        if taken:
+            self._next = spare
+            self._bind(spare)
+        return taken
+
+    def _bind(self, index: int) -> None:
+        self.flat.bind(self._buffers[index])
+        self._used = index
+        self.version = self._subscriber.version
+        self._next = None
+
+    def is_whole(self) -> bool:
+        """True if what was computed since the last refresh was computed with one version's weights."""
+        return not self._in_place or self._subscriber.is_whole()

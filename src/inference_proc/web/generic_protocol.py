@@ -1,0 +1,238 @@
+"""What stands between the transport and an application: the message handler.
+
+The transport (connection.py) moves frames; a handler gives them meaning. An application without a protocol of its
+own gets `GenericHandler`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ...shared.application import ActionHead
+from ...shared.features import PlainFeatures
+from ...shared.messages.batcher import Batcher
+from ...shared.messages.envelope import (
+    BadFrame,
+    Code,
+    MessageStatistics,
+    Request,
+    read_fields,
+    read_request,
+    write_error,
+    write_reply,
+)
+from ...shared.rate_limit import RateLimit
+from ...shared.values import FLOAT32_MAX
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+    from ..static import StaticEngine
+
+log = logging.getLogger(__name__)
+
+
+class Client(Protocol):
+    """What a handler sees of a connection."""
+
+    id: str
+    """The client's name: from the path, or made up for an anonymous connection."""
+    named: bool
+    """True if the same client may come back under the same id."""
+    trusted: bool
+    """True if this client may change the instance (reset)."""
+    state: Any
+    """Free for the handler; None at first."""
+
+
+class MessageHandler(Protocol):
+    """Gives meaning to frames. All calls come from one event loop."""
+
+    supported: tuple[str, ...]
+    """The types of request that are understood."""
+    statistics: MessageStatistics
+
+    def connected(self, client: Client) -> bytes | None:
+        """A client is there. The frame returned greets it; an anonymous client is never greeted."""
+
+    def heartbeat(self, client: Client) -> bytes | None:
+        """The frame that a named client gets every now and then."""
+
+    async def handle(self, client: Client, frame: str | bytes) -> bytes | None:
+        """Answer one frame, or return None for a frame that gets no answer. Must not raise for anything in `frame`."""
+
+    def refuse(self, client: Client, frame: str | bytes, code: Code, text: str) -> bytes | None:
+        """The error frame for a frame that the transport turned down, or that `handle` raised on."""
+
+    def disconnected(self, client: Client) -> None:
+        """The connection is gone; called once for each `connected`."""
+
+    def panels(self) -> dict[str, Any]:
+        """What the dashboard's data should show besides the core's own figures."""
+
+
+class _Decide(msgspec.Struct):
+    key: str
+    observation: Any
+
+
+class _Reward(msgspec.Struct):
+    key: str
+    value: float
+
+
+class _Answer(msgspec.Struct):
+    """A decision in plain numbers; `action` holds one choice for each head, `labels` its label, null if it has none.
+
+    Without `labels` no head has any.
+    """
+
+    key: str
+    action: tuple[int, ...]
+    probability: float
+    headProbabilities: tuple[float, ...]
+    send: bool
+    reason: str
+    expectedReward: float
+    modelVersion: int
+    labels: tuple[str | None, ...] | UnsetType = UNSET
+
+
+_LONGEST_KEY = 256
+_NUMBERS = frozenset({int, float})
+
+
+class GenericHandler:
+    """The protocol of applications that bring none: `decide`, `reward`, `ping`.
+
+    `{"type":"decide","key":"k","observation":[..]}` is answered with a `decision`,
+    `{"type":"reward","key":"k","value":0.5}` with a `reward_response`. The
+    fields may also stand in `data`. Keys belong to the instance, not to a connection. docs/protocol.md has the rest.
+    """
+
+    supported: tuple[str, ...] = ("decide", "reward", "ping")
+
+    def __init__(self, engine: Engine | StaticEngine) -> None:
+        self.engine = engine
+        self.statistics = MessageStatistics()
+        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch, engine.forget)
+        self._heads = engine.application.heads
+        self._is_plain = isinstance(engine.application.encode, PlainFeatures)
+        self._has_labels = any(head.labels for head in self._heads)
+        self._warn = RateLimit(10.0)
+
+    def connected(self, client: Client) -> bytes | None:
+        """No greeting."""
+        self._batcher.callers += 1
+        return None
+
+    def heartbeat(self, client: Client) -> bytes | None:
+        """None."""
+        return None
+
+    def disconnected(self, client: Client) -> None:
+        """Nothing is kept for a connection."""
+        self._batcher.callers -= 1
+
+    def panels(self) -> dict[str, Any]:
+        """None of its own."""
+        return {}
+
+    async def handle(self, client: Client, frame: str | bytes) -> bytes | None:
+        """Answer one frame."""
+        message_id = None
+        try:
+            request = read_request(frame)
+            message_id = request.messageId
+            kind, data = await self._answer(request, frame)
+        except BadFrame as error:
+            self.statistics.failed(error.code)
+            return write_error(error.code, str(error), message_id or error.message_id, client.id, self.supported)
+        self.statistics.successful += 1
+        return write_reply(kind, data, message_id, client.id)
+
+    def refuse(self, client: Client, frame: str | bytes, code: Code, text: str) -> bytes | None:
+        """The error frame for a frame that was turned down."""
+        self.statistics.failed(code)
+        try:
+            message_id = read_request(frame).messageId
+        except BadFrame as error:
+            message_id = error.message_id
+        return write_error(code, text, message_id, client.id, self.supported)
+
+    async def _answer(self, request: Request, frame: str | bytes) -> tuple[str, Any]:
+        if request.type == "ping":
+            return "pong", {"modelVersion": self.engine.model_version}
+        if request.type == "decide":
+            return "decision", await self._decide(self._fields(request, frame, _Decide))
+        if request.type == "reward":
+            return "reward_response", self._reward(self._fields(request, frame, _Reward))
+        raise BadFrame("VALIDATION_ERROR", f"type: {request.type[:64]!r} is unknown")
+
+    async def _decide(self, decide: _Decide) -> _Answer:
+        if self._is_plain:
+            _check_numbers(decide.observation, self.engine.application.features)
+        try:
+            decision = await self._batcher.decide(decide.key, decide.observation)
+        except ValueError as error:
+            raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
+        except Exception as error:
+            self._warn.exception(log, "an observation could not be decided")
+            raise BadFrame("NN_NOT_AVAILABLE", "the policy could not decide for this observation") from error
+        return _Answer(
+            decision.key,
+            decision.action,
+            decision.probability,
+            decision.head_probabilities,
+            decision.send,
+            decision.reason,
+            decision.expected_reward,
+            decision.version,
+            _labels(self._heads, decision.action) if self._has_labels else UNSET,
+        )
+
+    def _reward(self, reward: _Reward) -> dict[str, Any]:
+        if not abs(reward.value) <= FLOAT32_MAX:
+            raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{FLOAT32_MAX:g})")
+        try:
+            matched = self.engine.reward(reward.key, reward.value)
+        except ValueError as error:
+            raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
+        return {"key": reward.key, "matched": matched}
+
+    @staticmethod
+    def _fields(request: Request, frame: str | bytes, kind: type[Any]) -> Any:
+        """The fields of a request, from `data` or from the top of the frame."""
+        if request.data is None:
+            fields = read_fields(frame, kind)
+        else:
+            try:
+                fields = msgspec.convert(request.data, kind)
+            except ValueError as error:
+                raise BadFrame("VALIDATION_ERROR", f"data: {error}") from None
+        if len(fields.key) > _LONGEST_KEY:
+            raise BadFrame("VALIDATION_ERROR", f"key: is longer than {_LONGEST_KEY} characters")
+        if "\0" in fields.key:
+            raise BadFrame("VALIDATION_ERROR", "key: holds a NUL character")
+        return fields
+
+
+def _labels(heads: tuple[ActionHead, ...], action: tuple[int, ...]) -> tuple[str | None, ...]:
+    return tuple([head.labels[choice] if head.labels else None for head, choice in zip(heads, action, strict=True)])
+
+
+def _check_numbers(observation: Any, features: tuple[str, ...]) -> None:
+    """Raises BadFrame, naming the feature, unless `observation` is a list with one number for each of `features`."""
+    if type(observation) is not list or len(observation) != len(features):
+        found = f"an array of {len(observation)}" if isinstance(observation, list) else type(observation).__name__
+        raise BadFrame("VALIDATION_ERROR", f"observation: must be an array of {len(features)} numbers, not {found}")
+    if _NUMBERS.issuperset(map(type, observation)) and max(map(abs, observation)) <= FLOAT32_MAX:
+        return
+    for name, value in zip(features, observation, strict=True):
+        if type(value) not in _NUMBERS:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} must be a number, not {type(value).__name__}")
+        if not abs(value) <= FLOAT32_MAX:
+            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is too large (allowed: +-{FLOAT32_MAX:g})")

@@ -1,0 +1,1 @@
+"""The configuration of an instance: declaring, reading and checking settings."""

@@ -1,0 +1,270 @@
+"""What a lane tells the others: rewards for their decisions, decisions of theirs that it superseded, keys it waits for.
+
+A reward may arrive at a server process that did not decide. It finds the decision in the pending tables, which
+everybody can read, and leaves a letter in its own outbox. That has one cell for every place of every lane's pending
+table: what is acknowledged always has room, and waits as long as the decision does. The decision's owner takes it in
+with its next decision or beat, and looks for it before it gives the decision up. A cell names a ticket, and a ticket
+names one decision for ever.
+
+Nobody waits, so who comes first is settled by looks. A sender marks its cell, looks whether another has marked
+the same decision, writes the letter, and looks whether the owner has marked it meanwhile; the owner marks its own cell,
+then looks for letters. A letter is acknowledged only if the owner must see it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from zlib import adler32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..memory import layout
+from ..memory.arrays import HEADER_BYTES, SharedArray
+from ..memory.claim import WORD, Refusal
+from ..memory.control import Control
+from ..memory.processes import is_same_process
+from ..values import storable_reward
+from .pending import KeyFilter, is_whole
+from .records import TICKET_BITS, RecordLayout, key_hash
+
+LETTER = np.dtype([("ticket", "<u8"), ("reward", "<f4"), ("checksum", "<u4")])
+SUPERSEDED = math.nan
+"""In place of a reward: a newer decision waits under the same key elsewhere."""
+
+_CONTENT = struct.Struct("<Qf")
+_BITS = struct.Struct("<QI")
+_FLOAT = struct.Struct("<f")
+
+
+def outbox_rows(lanes: int, pending_capacity: int) -> int:
+    """Rows of an outbox: a cell for each place of each lane's pending table, then the bytes of the lane's KeyFilter."""
+    return lanes * pending_capacity + KeyFilter.size(pending_capacity) // LETTER.itemsize
+
+
+@dataclass(frozen=True)
+class Found:
+    """A decision that waits in another lane: where, and a copy of its entry."""
+
+    lane: int
+    place: int
+    entry: np.void
+
+    @property
+    def ticket(self) -> int:
+        """The decision's name."""
+        return int(self.entry["ticket"])
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Of two decisions under one key the one with the higher order is the newer."""
+        return int(self.entry["decided_ns"]), self.lane
+
+
+class Post:
+    """The outboxes of all lanes and the pending tables of the others, seen from lane `index`.
+
+    `damaged(what)` is told of letters that make no sense. Not thread-safe: the lane holds its lock around every call.
+    """
+
+    def __init__(self, control: Control, records: RecordLayout, index: int, damaged: Callable[[str], None]) -> None:
+        self._words = control.words
+        self._control = control
+        self._index = index
+        self._damaged = damaged
+        lanes: int = control.get("lanes")
+        self._capacity: int = control.get("pending_capacity")
+        rows = outbox_rows(lanes, self._capacity)
+        outboxes = [SharedArray(control.instance, f"mail{lane}", LETTER, rows) for lane in range(lanes)]
+        # An unsigned word can hold whatever lies there; a float or a text could not be compared.
+        self._cells = [outbox.word_view for outbox in outboxes]
+        self._own = self._cells[index]
+        self._my_cells = (HEADER_BYTES >> 3) + 2 * index * self._capacity
+        self._to_me = [outbox.words[index * self._capacity : (index + 1) * self._capacity] for outbox in outboxes]
+        self._from_me = outboxes[index].words[: lanes * self._capacity]
+        filters = HEADER_BYTES + lanes * self._capacity * LETTER.itemsize
+        self._filters = [KeyFilter(outbox.raw[filters:], self._capacity) for outbox in outboxes]
+        self.filter = self._filters[index]
+        self._tables = {
+            lane: SharedArray(control.instance, f"pending{lane}", records.pending, self._capacity).array
+            for lane in range(lanes)
+            if lane != index
+        }
+        self._tickets = {lane: table["sequence"] for lane, table in self._tables.items()}
+        self._hashes = {lane: table["owner_hash"] for lane, table in self._tables.items()}
+        # Lane, where it counts its claims, its cells and its filter.
+        self._others = [
+            (lane, layout.offset(f"lane.{lane}.claims") >> 3, self._cells[lane], self._filters[lane])
+            for lane in self._tables
+        ]
+        self._heads = [layout.offset(f"lane.{lane}.mail_head") >> 3 for lane in self._tables]
+        self._head = layout.offset(f"lane.{index}.mail_head") >> 3
+        self._read = [-1] * len(self._heads)
+        self._told: dict[tuple[int, int], int] = {}
+        self._barrier = threading.Lock()
+
+    def settle(self) -> None:
+        """Begin, or begin again after an exception: nothing half done is left in the lane's outbox."""
+        self._from_me[self._from_me[:, 1] == 0, 0] = 0
+        self._to_me[self._index][:] = 0
+        # A letter that was written and not announced is announced now.
+        self._announce()
+        self._read = [-1] * len(self._heads)
+
+    def close(self, refusal: Refusal) -> None:
+        """The lane is this process's no more."""
+        self._own = refusal  # type: ignore[assignment]
+
+    def _fence(self) -> None:
+        """Make what was stored visible before anything is loaded: taking a lock is an atomic exchange."""
+        self._barrier.acquire(False)
+        self._barrier.release()
+
+    def _cell(self, lane: int, place: int) -> int:
+        return (HEADER_BYTES >> 3) + 2 * (lane * self._capacity + place)
+
+    def _open(self, sender: int, cell: int, ticket: int) -> float | None:
+        """What a letter says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
+        content = self._cells[sender][cell + 1]
+        bits, checksum = content & 0xFFFFFFFF, content >> 32
+        reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
+        if adler32(_BITS.pack(ticket, bits)) == checksum and not math.isinf(reward):
+            return reward
+        if content and self._told.get((sender, cell)) != content:
+            if len(self._told) > 1000:
+                self._told.clear()
+            self._told[sender, cell] = content
+            self._damaged("a letter")
+        return None
+
+    # Looking for decisions of others
+
+    def look(self, key: bytes, hashed: int | None = None) -> list[Found]:
+        """The decisions that wait under the key in other lanes, whether they have a letter or not, newest first."""
+        words, found = self._words, []
+        if hashed is None:
+            hashed = key_hash(key)
+        for lane, claims, _, key_filter in self._others:
+            if not words[claims] or not key_filter.may_hold(hashed):
+                continue
+            for place in np.flatnonzero(self._hashes[lane] == hashed):
+                entry: np.void = self._tables[lane][place].copy()
+                if bytes(entry["owner"]) == key and is_whole(entry) and int(entry["ticket"]) >> TICKET_BITS == lane:
+                    found.append(Found(lane, int(place), entry))
+        if len(found) > 1:
+            found.sort(key=lambda item: item.order, reverse=True)
+        return found
+
+    def find(self, key: bytes) -> np.void | None:
+        """A copy of the newest entry under `key` in another lane's table that still waits for its reward, or None."""
+        for found in self.look(key):
+            if not self.is_settled(found):
+                return found.entry
+        return None
+
+    def is_settled(self, found: Found) -> bool:
+        """True if a letter or its owner has decided already what becomes of the decision."""
+        cell, ticket = self._cell(found.lane, found.place), found.ticket
+        return any(
+            cells[cell] == ticket and (sender == found.lane or self._open(sender, cell, ticket) is not None)
+            for sender, cells in enumerate(self._cells)
+        )
+
+    # Sending
+
+    def send(self, found: Found, reward: float) -> bool:
+        """Leave a reward, or SUPERSEDED, for a decision of another lane. False if it has its letter already.
+
+        True means that the owner will take it, whoever that is by then. Raises ValueError for a number that a record
+        cannot hold. Called while holding the lane.
+        """
+        if storable_reward(reward) is None and not math.isnan(reward):
+            raise ValueError(f"reward: {reward!r} cannot be stored; it must be finite as a 32-bit float")
+        own, cell, ticket = self._own, self._cell(found.lane, found.place), found.ticket
+        if own[cell] == ticket and self._open(self._index, cell, ticket) is not None:
+            return False
+        own[cell + 1] = 0
+        own[cell] = ticket
+        self._fence()
+        if self._is_contested(found, cell, ticket):
+            own[cell] = 0
+            return False
+        bits = int.from_bytes(_FLOAT.pack(reward), "little")
+        own[cell + 1] = adler32(_CONTENT.pack(ticket, reward)) << 32 | bits
+        self._fence()
+        if self._is_too_late(found, cell, ticket):
+            return False
+        self._announce()
+        return True
+
+    def _announce(self) -> None:
+        self._words[self._head] = (self._words[self._head] + 1) & WORD
+
+    def _is_contested(self, found: Found, cell: int, ticket: int) -> bool:
+        """True if somebody else has marked the decision; a sender's mark without a letter counts while it lives."""
+        return any(
+            cells[cell] == ticket
+            and (sender == found.lane or self._open(sender, cell, ticket) is not None or self._lives(sender))
+            for sender, cells in enumerate(self._cells)
+            if sender != self._index
+        )
+
+    def _is_too_late(self, found: Found, cell: int, ticket: int) -> bool:
+        """True if a letter that was just written need not be seen by the owner, or is not the only one.
+
+        An owner that has marked the decision looked for letters afterwards, perhaps before this one was there. A mark
+        is overwritten only after the entry was cleared.
+        """
+        if self._cells[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
+            return True
+        return any(
+            cells[cell] == ticket and self._open(sender, cell, ticket) is not None
+            for sender, cells in enumerate(self._cells)
+            if sender not in (self._index, found.lane)
+        )
+
+    def _lives(self, lane: int) -> bool:
+        get = self._control.get
+        return is_same_process(get(f"lane.{lane}.owner"), get(f"lane.{lane}.owner_ticks"))
+
+    # Receiving
+
+    @property
+    def waiting(self) -> bool:
+        """True if another lane has sent letters, to whomever, since `receive` looked."""
+        words = self._words
+        return [words[at] for at in self._heads] != self._read
+
+    def receive(self, tickets: NDArray[np.uint64]) -> list[tuple[int, float]]:
+        """Places of this lane's pending table (whose tickets are given, uint64[n]) and what their letters say."""
+        heads = [self._words[at] for at in self._heads]
+        found = []
+        for sender, head, read in zip(self._tables, heads, self._read, strict=True):
+            if head == read:
+                continue
+            cells = self._to_me[sender]
+            for place in np.flatnonzero((cells[:, 0] == tickets) & (cells[:, 1] != 0) & (tickets != 0)):
+                said = self._open(sender, self._cell(self._index, int(place)), int(tickets[place]))
+                if said is not None:
+                    found.append((int(place), said))
+        self._read = heads
+        return found
+
+    def mark(self, place: int, ticket: int) -> float | None:
+        """The owner is about to settle its decision `ticket` in `place`: what its letter says, None without one.
+
+        No letter that is not returned here will have been acknowledged.
+        """
+        cell, words = self._my_cells + 2 * place, self._words
+        self._own[cell] = ticket
+        self._fence()
+        for sender, claims, cells, _ in self._others:
+            if words[claims] and cells[cell] == ticket:
+                said = self._open(sender, cell, ticket)
+                if said is not None:
+                    return said
+        return None

@@ -1,0 +1,237 @@
+"""The replay buffer: completed experiences to sample from, pending ones that wait for their reward.
+
+It lives in shared memory: the server adds and rewards, the trainer samples, at the same time and without a lock
+between them. Methods called by threads that may wait use a process-local lock with a timeout; on a timeout they log and
+return False, None or nothing (requirements 1.1 to 1.5 and 7.1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import struct
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..instance import Instance
+from ..memory.control import Control
+from .experience import WAIT_FLOOR, Experience
+from .lane import Lane
+from .records import KEY_BYTES, PENDING_KEY_BYTES, PREFIX_BYTES, WAIT, encode_key, is_finite_record
+from .sampler import ReplayReader
+from .strategies import strategy_of
+
+log = logging.getLogger(__name__)
+
+
+class ExperienceReplayBuffer:
+    """The buffer of a running instance, seen from one process.
+
+    Reading needs nothing; the first `add` or `update_pending_reward` claims a writer lane (raising LaneBusy if
+    all have living owners).
+    """
+
+    def __init__(self, instance: Instance | str = "default", lane: Lane | None = None, seed: int | None = None) -> None:
+        self.instance = Instance(instance) if isinstance(instance, str) else instance
+        self.control: Control = self.instance.control
+        strategy = strategy_of(self.instance.config.trainer)
+        self.reader = ReplayReader(self.control, self.instance.records, seed, strategy=strategy)
+        self._lane = lane
+        self._claiming = threading.Lock()
+
+    @property
+    def lane(self) -> Lane:
+        """The writer lane of this process, claimed at first use."""
+        if self._lane is None:
+            with self._claiming:
+                if self._lane is None:
+                    config = self.instance.config.trainer
+                    self._lane = Lane.claim(self.control, self.instance.records, config.lock_timeout)
+        return self._lane
+
+    def add(self, experience: Experience) -> bool:
+        """Add one experience: a completed one to the ring, another to the pending table under its territory.
+
+        False if it was rejected (wrong length, non-finite; counted) or the lock was not to be had in time.
+        """
+        lane = self.lane
+        expected = experience.expected_reward if experience.expected_reward != -math.inf else WAIT_FLOOR
+        observation = np.ascontiguousarray(experience.observation, dtype=np.float32).reshape(-1)
+        actual = experience.actual_reward
+        components = tuple(experience.gate_components.values())
+        numbers = (
+            expected,
+            experience.probability,
+            experience.nn_confidence,
+            experience.timestamp,
+            0.0 if actual is None else actual,
+        )
+        with lane.hold() as held:
+            if not held:
+                return False
+            ticket = lane.next_ticket()
+            payload = None
+            if self._fits(observation, components) and is_finite_record(observation, *numbers, *components):
+                with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
+                    payload = lane.records.pack(
+                        ticket,
+                        experience.model_version,
+                        experience.timestamp or time.time(),
+                        expected,
+                        math.nan if actual is None else actual,
+                        experience.probability,
+                        experience.nn_confidence,
+                        experience.decision,
+                        experience.action[: lane.records.heads],
+                        observation,
+                        components,
+                        encode_key(experience.territory_id, KEY_BYTES),
+                    )
+            if payload is None:
+                lane.count("rejected")
+                log.warning("an experience was rejected: its length is wrong or a value cannot be stored")
+                return False
+            lane.count("send" if experience.decision else "wait")
+            if experience.is_completed:
+                lane.append(payload)
+            else:
+                lane.defer(ticket, payload, encode_key(experience.territory_id, PENDING_KEY_BYTES), b"")
+        return True
+
+    def add_batch(self, rows: NDArray[Any]) -> int:
+        """Add many records at once and return how many were taken; the others were rejected and counted.
+
+        `rows` is a structured array [n] of dtype `instance.records.record` with everything filled in but sequence,
+        checksum and ticket. A SEND without an actual reward (NaN) waits for it under its key. 0 if the lock was not to
+        be had in time. Raises TypeError for another dtype.
+        """
+        lane, records = self.lane, self.instance.records
+        if rows.dtype != records.record:
+            raise TypeError(f"rows have the dtype {rows.dtype}, expected {records.record}")
+        waits = rows["decision"] == WAIT
+        unknown = np.isnan(rows["actual_reward"])
+        finite = np.isfinite(rows["actual_reward"]) | unknown
+        for field in ("timestamp", "expected_reward", "probability", "confidence"):
+            finite &= np.isfinite(rows[field])
+        for field in ("observation", "components"):
+            finite &= np.isfinite(rows[field]).all(axis=1)
+        with lane.hold() as held:
+            if not held:
+                return 0
+            numbered = rows.copy()
+            numbered["ticket"] = lane.next_tickets(len(rows))
+            taken = int(np.count_nonzero(finite))
+            lane.count("rejected", len(rows) - taken)
+            blocked = int(np.count_nonzero(waits & finite))
+            lane.count("wait", blocked)
+            lane.count("send", taken - blocked)
+            completed = numbered[finite & (waits | ~unknown)]
+            if len(completed):
+                lane.append_many(completed)
+            for row in numbered[finite & ~waits & unknown]:
+                key = bytes(row["key"])
+                lane.defer(int(row["ticket"]), row.tobytes()[PREFIX_BYTES:], key, b"")
+        return taken
+
+    def _fits(self, observation: np.ndarray[Any, np.dtype[np.float32]], components: tuple[float, ...]) -> bool:
+        records = self.instance.records
+        return observation.size == records.features and len(components) == records.components
+
+    def update_pending_reward(self, territory_id: str, reward: float) -> Experience | None:
+        """Complete the territory's pending experience and return it.
+
+        None (counted) if there is none, it has its reward already, or the reward is not finite as a 32-bit number.
+        """
+        key = encode_key(territory_id, PENDING_KEY_BYTES)
+        with self.lane.hold() as held:
+            if not held:
+                return None
+            if self.lane.post.waiting:
+                self.lane.collect()
+            elsewhere = None if key in self.lane.pending else self.lane.post.find(key)
+            row: Any = self.lane.reward(key, reward)
+        if row is False:
+            log.warning("territory %r: the reward %r was not taken", territory_id, reward)
+            return None
+        if row is True:
+            if elsewhere is None:
+                return None
+            elsewhere["actual_reward"] = reward
+            row = elsewhere
+        return Experience.from_record(row, self.instance.application.gate_components)
+
+    def sample(self, count: int) -> list[Experience]:
+        """`min(count, available)` completed experiences, uniformly and without repetition."""
+        names = self.instance.application.gate_components
+        return [Experience.from_record(row, names) for row in self.reader.sample(count)]
+
+    def clear(self) -> None:
+        """Forget everything in this process's lane, completed and pending."""
+        with self.lane.hold() as held:
+            if held:
+                self.lane.clear()
+
+    def get_stats(self) -> dict[str, Any]:
+        """Counts over all lanes, see `buffer_stats`."""
+        return buffer_stats(self.control)
+
+    def close(self) -> None:
+        """Give the writer lane back. Idempotent."""
+        if self._lane is not None:
+            self._lane.release()
+
+
+def buffer_stats(control: Control) -> dict[str, Any]:
+    """Counts over all lanes that were ever claimed, from shared memory only.
+
+    `decided = completed + pending + expired + superseded + dropped + rejected + lost` and `total_added = size +
+    overwritten + cleared` hold at any quiet moment.
+    """
+    lanes = [control.lane(index) for index in range(control.get("lanes"))]
+    used = [lane for lane in lanes if lane["claims"]] or lanes[:1]
+    capacity = control.get("capacity")
+    size = sum(max(0, min(lane["head"] - lane["floor"], capacity)) for lane in used)
+    added = sum(lane["head"] for lane in used)
+    cleared = sum(min(lane["floor"], max(0, lane["floor"] - max(0, lane["head"] - capacity))) for lane in used)
+    totals = {
+        name: sum(lane[name] for lane in used)
+        for name in (
+            "decided",
+            "expired",
+            "superseded",
+            "dropped",
+            "rejected",
+            "lost",
+            "untrained",
+            "unmatched",
+            "repeated",
+            "refused_rewards",
+            "forwarded",
+            "delivered",
+            "damaged",
+            "errors",
+        )
+    }
+    pending = sum(lane["pending"] for lane in used)
+    return {
+        "size": size,
+        "buffer_size": size,
+        "capacity": capacity * len(used),
+        "utilization": size / (capacity * len(used)),
+        "pending_count": pending,
+        "completed_count": size,
+        "total_added": added,
+        "total_sampled": control.get("metrics.total_sampled"),
+        "send_count": sum(lane["send"] for lane in used),
+        "wait_count": sum(lane["wait"] for lane in used),
+        "overwritten": added - size - cleared,
+        "cleared": cleared,
+        **totals,
+        "completed": sum(lane["completed"] for lane in used),
+        "lanes": len(used),
+    }

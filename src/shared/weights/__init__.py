@@ -1,0 +1,1 @@
+"""Weights: the flat model, the slots that carry it from process to process, and checkpoints."""

@@ -1,0 +1,161 @@
+"""What `ctl top` shows of an instance: one reading of shared memory, and what changed since the reading before.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...shared.memory import layout
+from ...shared.memory.control import Control
+from . import status
+
+_KEPT = 400
+"""Newest values kept for each sparkline: as many as the widest terminal has columns."""
+_SUMMED = (
+    "send",
+    "wait",
+    "decided",
+    "completed",
+    "pending",
+    "expired",
+    "superseded",
+    "dropped",
+    "rejected",
+    "lost",
+    "errors",
+    "unmatched",
+)
+_METRICS = (
+    "steps_per_second",
+    "average_loss",
+    "mean_reward",
+    "actual_reward",
+    "live_score",
+    "live_best",
+    "entropy",
+    "gradient_norm",
+    "lag_mean",
+    "lag_max",
+    "average_step_ms",
+    "total_steps",
+    "total_errors",
+    "skipped_steps",
+    "overruns",
+    "refused",
+)
+
+
+@dataclass
+class Reading:
+    """One look at an instance; every rate and percentile is of the time since the look before."""
+
+    status: dict[str, Any]
+    """As `ctl status --json`."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the group `metrics.` of the control segment."""
+    lanes: dict[str, int] = field(default_factory=dict)
+    """Counters summed over all lanes."""
+    rollbacks: int = 0
+    restored_version: int = 0
+    pending_capacity: int = 0
+    overwritten: int = 0
+    decisions_per_second: float | None = None
+    sent_share: float | None = None
+    percentiles: dict[int, float] | None = None
+    """Seconds by percentile 50, 95, 99; None if nothing was decided."""
+
+
+class Reader:
+    """Reads an instance again and again, and keeps what the sparklines show."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.columns: dict[str, deque[float]] = {
+            name: deque(maxlen=_KEPT) for name in ("loss", "reward", "entropy", "decisions", "sent")
+        }
+        self._version = 0
+        self._head = 0
+        self._epoch = 0
+        self._before: tuple[float, list[int], dict[str, int]] | None = None
+
+    def read(self) -> Reading:
+        """One look; of an instance that does not run only the status."""
+        reading = Reading(status.status(self.instance))
+        control = status.open_control(self.instance) if reading.status["state"] != "stopped" else None
+        if control is None:
+            self._before = None
+            return reading
+        try:
+            if control.get("epoch") != self._epoch:
+                self._start_again(control.get("epoch"))
+            self._fill(reading, control)
+        finally:
+            control.close()
+        return reading
+
+    def _start_again(self, epoch: int) -> None:
+        self._epoch, self._version, self._head, self._before = epoch, 0, 0, None
+        for values in self.columns.values():
+            values.clear()
+
+    def _fill(self, reading: Reading, control: Control) -> None:
+        lanes = [index for index in range(control.get("lanes")) if control.get(f"lane.{index}.claims")]
+        capacity = control.get("capacity")
+        reading.metrics = {name: control.get(f"metrics.{name}") for name in _METRICS}
+        reading.lanes = {name: sum(control.get(f"lane.{lane}.{name}") for lane in lanes) for name in _SUMMED}
+        reading.rollbacks = control.get("rollbacks")
+        reading.restored_version = control.get("restored_version")
+        reading.pending_capacity = control.get("pending_capacity") * max(1, len(lanes))
+        reading.overwritten = sum(max(0, control.get(f"lane.{lane}.head") - capacity) for lane in lanes)
+        self._take_history(control)
+        buckets = [
+            sum(control.get(f"lane.{lane}.latency_{bucket}") for lane in lanes)
+            for bucket in range(layout.LATENCY_BUCKETS)
+        ]
+        now = time.monotonic()
+        if self._before is not None:
+            then, old_buckets, old = self._before
+            sent, blocked = (max(0, reading.lanes[name] - old[name]) for name in ("send", "wait"))
+            reading.decisions_per_second = (sent + blocked) / max(1e-6, now - then)
+            self.columns["decisions"].append(reading.decisions_per_second)
+            if sent + blocked:
+                reading.sent_share = sent / (sent + blocked)
+                self.columns["sent"].append(reading.sent_share)
+                counts = [max(0, new - before) for new, before in zip(buckets, old_buckets, strict=True)]
+                reading.percentiles = {percent: percentile(counts, percent / 100) for percent in (50, 95, 99)}
+        self._before = (now, buckets, reading.lanes)
+
+    def _take_history(self, control: Control) -> None:
+        head = control.get("history.head")
+        if head == self._head:
+            return
+        for row in control.history(limit=min(head - self._head, _KEPT)):
+            if row["event"] == 0:
+                for name in ("loss", "reward", "entropy"):
+                    self.columns[name].append(row[name])
+        self._head = head
+
+
+def percentile(counts: list[int], share: float) -> float:
+    """Seconds that `share` of the decisions counted in duration buckets took at most, interpolated in the bucket.
+
+    The last bucket is open: what lies in it counts as its lower bound. Raises ValueError if nothing was counted.
+    """
+    total = sum(counts)
+    if not total:
+        raise ValueError("nothing was counted")
+    wanted, passed = share * total, 0
+    for bucket, count in enumerate(counts):
+        if count and passed + count >= wanted:
+            upper = 16e-6 * 2 ** (bucket / 2)
+            lower = upper / 2**0.5 if bucket else 0.0
+            if bucket == len(counts) - 1:
+                return lower
+            return lower + (upper - lower) * (wanted - passed) / count
+        passed += count
+    raise AssertionError("unreachable: the counts add up to their total")

@@ -1,0 +1,1 @@
+"""What must be there before an instance can start: environment, memory, everything that `ctl doctor` looks at."""

@@ -1,0 +1,97 @@
+"""The answering end of operator commands: looks for a new one and carries it out between two training steps.
+
+src/shared/commands.py is the asking end. A command that raises is answered `failed`: the trainer goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+from ..shared.commands import BEST, PREVIOUS
+from ..shared.configuration.config import Config, read_reloaded
+from ..shared.errors import CheckpointError, ConfigError, SpoiltCheckpoint
+from ..shared.memory import layout
+
+if TYPE_CHECKING:
+    from .trainer import ContinuousTrainer
+
+log = logging.getLogger(__name__)
+
+
+class Commands:
+    """The commands of one trainer. Any command still unanswered when it starts is carried out then."""
+
+    def __init__(self, trainer: ContinuousTrainer) -> None:
+        self._trainer = trainer
+        self._control = trainer.control
+
+    def poll(self) -> None:
+        """Carry out the newest command, if there is one that is not answered yet."""
+        sequence = self._control.get("command.sequence")
+        if sequence == self._control.get("trainer.answered"):
+            return
+        code = self._control.get("command.code")
+        name = layout.COMMANDS[code] if code < len(layout.COMMANDS) else "none"
+        try:
+            status, version = self._carry_out(name, self._control.get("command.argument"))
+        except Exception:
+            log.exception("version %d: the command %s failed", self._trainer.model_version, name)
+            status, version = "failed", 0
+        self._control.set("trainer.answer", layout.ANSWERS.index(status))
+        self._control.set("trainer.answer_version", version)
+        self._control.set("trainer.answered", sequence)
+
+    def _carry_out(self, name: str, argument: int) -> tuple[str, int]:
+        trainer = self._trainer
+        if name == "checkpoint":
+            return ("done", trainer.model_version) if trainer.checkpoint() else ("failed", 0)
+        if name == "rollback":
+            return self._roll_back(argument)
+        if name == "reset":
+            return "done", trainer.reset()
+        if name == "reload":
+            return self._reload()
+        return "refused", 0
+
+    def _roll_back(self, argument: int) -> tuple[str, int]:
+        keeper = self._trainer.keeper
+        if argument == PREVIOUS:
+            checkpoint = keeper.previous(self._trainer.model_version)
+        elif argument == BEST:
+            checkpoint = keeper.best()
+        else:
+            checkpoint = keeper.find(argument)
+        if checkpoint is None:
+            log.error("version %d: there is no such checkpoint to roll back to", self._trainer.model_version)
+            return "missing", 0
+        try:
+            return "done", self._trainer.roll_back(checkpoint, "asked for")
+        except CheckpointError as error:
+            log.error("version %d: no rollback: %s", self._trainer.model_version, error)
+            if isinstance(error, SpoiltCheckpoint):
+                keeper.is_sound(checkpoint)
+            return "unreadable", 0
+
+    def _reload(self) -> tuple[str, int]:
+        instance = self._trainer.instance
+        try:
+            config = read_reloaded(instance.data_dir, instance.config.folder)
+        except (OSError, ValueError, ConfigError) as error:
+            log.error("version %d: nothing is reloaded: %s", self._trainer.model_version, error)
+            return "invalid", 0
+        self._trainer.configure(config.trainer)
+        self._control.add("trainer.config_revision")
+        _warn_of_others(instance.config, config)
+        return "done", 0
+
+
+def _warn_of_others(old: Config, new: Config) -> None:
+    changed = [
+        field.name
+        for field in dataclasses.fields(new.trainer)
+        if not field.metadata["live"] and getattr(old.trainer, field.name) != getattr(new.trainer, field.name)
+    ]
+    if changed:
+        log.warning("changed, but only a restart of the instance takes them over: trainer.%s", ", ".join(changed))
