@@ -41,7 +41,11 @@ from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory.arrays import create_array
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.segments import remove_instance
-from tandem.shared.weights.slots import FlatModel, Publisher, Slots, Subscriber, WeightsLayout, create_slots
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.layout import WeightsLayout
+from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.slots import Slots, create_slots
+from tandem.shared.weights.subscriber import Subscriber
 
 RECORDS = RecordLayout(28, 2, 4, 0)
 CAPACITY = 20_000

@@ -19,7 +19,9 @@ def publish_us(parameters: int, pinned: bool, rounds: int = 30) -> dict[str, flo
     """Median microseconds from device weights to a published slot, and of two memcpys of the same bytes."""
     from tandem.shared.memory.control import Control
     from tandem.shared.memory.segments import remove_instance
-    from tandem.shared.weights.slots import FlatModel, Publisher, Slots, create_slots
+    from tandem.shared.weights.flat_model import FlatModel
+    from tandem.shared.weights.publisher import Publisher
+    from tandem.shared.weights.slots import Slots, create_slots
 
     model = torch.nn.Linear(parameters, 1, bias=False)
     layout_on_cpu = FlatModel(model)

@@ -47,7 +47,8 @@ from tandem.shared.instance import Instance
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.processes import is_same_process
 from tandem.shared.memory.segments import FOLDER, PREFIX
-from tandem.shared.weights.slots import Subscriber, checksum
+from tandem.shared.weights.slots import checksum
+from tandem.shared.weights.subscriber import Subscriber
 
 ROOT = Path(__file__).resolve().parents[1]
 APPLICATION = '''

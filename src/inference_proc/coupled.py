@@ -25,7 +25,9 @@ from ..shared.learning_watch import LearningWatch
 from ..shared.telemetry.training_metrics import TrainingMetrics
 from ..shared.weights.binding import Binding
 from ..shared.weights.finite import became_not_finite
-from ..shared.weights.slots import FlatModel, Publisher, Slots, claim_trainer
+from ..shared.weights.flat_model import FlatModel
+from ..shared.weights.publisher import Publisher, claim_trainer
+from ..shared.weights.slots import Slots
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 
 from ..shared.experiences.sampler import WEAK_MEMORY
-from ..shared.weights.slots import FlatModel, Slots, Subscriber
+from ..shared.weights.flat_model import FlatModel
+from ..shared.weights.slots import Slots
+from ..shared.weights.subscriber import Subscriber
 
 
 class LiveModel:

@@ -23,7 +23,7 @@ from ..shared.memory.interruptible_lock import OwnedLock
 from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.values import as_number, as_text
-from ..shared.weights.slots import FlatModel
+from ..shared.weights.flat_model import FlatModel
 from .application_hooks import Judge
 from .decision import Decision
 from .engine import Engine

@@ -36,7 +36,10 @@ from .model_checks.witness import Witness, witness
 from .saved_state import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
 from .weights.checkpoints import MAX_VERSION, CheckpointStore, load_tensors
 from .weights.finite import became_not_finite
-from .weights.slots import FlatModel, Publisher, Slots, WeightsLayout, create_slots
+from .weights.flat_model import FlatModel
+from .weights.layout import WeightsLayout
+from .weights.publisher import Publisher
+from .weights.slots import Slots, create_slots
 
 NOTE = "note: "
 """Begins each line in which the creating process tells what it set aside or left out."""

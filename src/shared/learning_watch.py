@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .memory import layout
 from .memory.control import Control
-from .weights.slots import FlatModel
+from .weights.flat_model import FlatModel
 
 STILL = 1e-9
 """Parameters that a step moves by less than this share of their norm stand still."""

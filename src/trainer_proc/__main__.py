@@ -23,7 +23,7 @@ from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.memory.ownership import be_private
 from ..shared.memory.segments import instance_name
-from ..shared.weights.slots import claim_trainer
+from ..shared.weights.publisher import claim_trainer
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer

@@ -17,7 +17,10 @@ from ..shared.learning import Batch, Learner, StepResult, copied_state, load_lea
 from ..shared.weights.binding import Binding
 from ..shared.weights.checkpoints import Checkpoint
 from ..shared.weights.finite import became_not_finite
-from ..shared.weights.slots import FlatModel, Publisher, Slots, Subscriber
+from ..shared.weights.flat_model import FlatModel
+from ..shared.weights.publisher import Publisher
+from ..shared.weights.slots import Slots
+from ..shared.weights.subscriber import Subscriber
 from .guards.publish_guard import PublishGuard
 
 log = logging.getLogger(__name__)

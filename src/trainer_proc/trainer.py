@@ -25,7 +25,7 @@ from ..shared.learning_watch import LearningWatch
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.training_metrics import TrainingMetrics
 from ..shared.weights.checkpoints import Checkpoint
-from ..shared.weights.slots import FlatModel
+from ..shared.weights.flat_model import FlatModel
 from .candidate import RANDOM, Candidate, TrainerFailed
 from .checkpoint_policy import CheckpointKeeper
 from .command_answers import Commands

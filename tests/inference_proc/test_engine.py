@@ -15,7 +15,8 @@ from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy
 from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
-from tandem.shared.weights.slots import FlatModel, Publisher
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.publisher import Publisher
 
 EngineOf = Callable[..., Engine]
 

@@ -14,7 +14,8 @@ import torch
 from hostile_kit import accounted
 from proof import Planted, at_line, raise_planted
 from tandem.inference_proc.engine import Engine
-from tandem.shared.weights.slots import FlatModel, Publisher
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.publisher import Publisher
 
 EngineOf = Callable[..., Engine]
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from tandem.inference_proc.live_model import LiveModel
-from tandem.shared.weights.slots import FlatModel, Publisher, checksum
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.slots import checksum
 
 MakeChannel = Callable[..., Any]
 

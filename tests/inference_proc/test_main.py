@@ -197,7 +197,7 @@ def test_without_an_instance_the_newest_checkpoint_decides_if_asked_for(
     """With `inference.static_fallback` the whole protocol is served, degraded; without it the process ends with 1."""
     from tandem.queen import create
     from tandem.shared.weights.checkpoints import CheckpointStore
-    from tandem.shared.weights.slots import FlatModel
+    from tandem.shared.weights.flat_model import FlatModel
 
     model = FlatModel(create({}, tmp_path).build_model())
     CheckpointStore(tmp_path / "data" / instance_name / "checkpoints").save(7, model.state(), {}, {})

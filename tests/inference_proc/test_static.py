@@ -16,7 +16,7 @@ from tandem.shared.errors import CheckpointError, SegmentMissing
 from tandem.shared.instance import Instance
 from tandem.shared.memory.segments import list_segments
 from tandem.shared.weights.checkpoints import CheckpointStore
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 

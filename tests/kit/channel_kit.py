@@ -19,7 +19,10 @@ from tandem.shared.experiences.records import PENDING_KEY_BYTES, SEND, RecordLay
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory.arrays import create_array
 from tandem.shared.memory.control import Control
-from tandem.shared.weights.slots import Publisher, Slots, Subscriber, TensorSpec, WeightsLayout, create_slots
+from tandem.shared.weights.layout import TensorSpec, WeightsLayout
+from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.slots import Slots, create_slots
+from tandem.shared.weights.subscriber import Subscriber
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 

@@ -18,8 +18,10 @@ from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory import layout
 from tandem.shared.memory.arrays import HEADER_BYTES, SharedArray
 from tandem.shared.memory.control import Control
-from tandem.shared.weights.slots import Publisher, Slots, Subscriber
+from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.slots import Slots
 from tandem.shared.weights.slots import checksum as weights_checksum
+from tandem.shared.weights.subscriber import Subscriber
 from tandem.trainer_proc.flat_leaf import Joined
 
 

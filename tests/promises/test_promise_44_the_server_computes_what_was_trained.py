@@ -17,7 +17,8 @@ from tandem.shared.errors import TandemError
 from tandem.shared.instance import seeded_model
 from tandem.shared.learning import Batch
 from tandem.shared.model_checks.check import checked_model, difference
-from tandem.shared.weights.slots import FlatModel, Publisher
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.publisher import Publisher
 from tandem.trainer_proc.learner import PolicyGradient
 from user_models import BAD, CHOICES, FEATURES, GOOD, application_of
 

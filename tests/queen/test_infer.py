@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tandem.queen.features import CAPACITY, SLOT_WIDTH, SLOTS
 from tandem.queen.model import build_model
 from tandem.shared.application import check_infer
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 
 MODELS = ("candidates", "split_head")
 SHARES = st.floats(0, 1, width=32)

@@ -18,7 +18,8 @@ from tandem.shared.configuration.config import parse
 from tandem.shared.errors import ApplicationError, LayoutMismatch, ModelMismatch, SegmentExists, TandemError
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import create, list_segments
-from tandem.shared.weights.slots import FlatModel, Subscriber
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.subscriber import Subscriber
 
 MakeInstance = Callable[..., Any]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tandem.shared.learning_watch import Coast, is_moved, parameter_bytes
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 
 torch.set_num_threads(1)
 

@@ -22,7 +22,7 @@ from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import remove_instance
 from tandem.shared.saved_state import find_kept, keep
-from tandem.shared.weights.slots import Publisher
+from tandem.shared.weights.publisher import Publisher
 
 
 def filled(instance: Instance) -> ExperienceReplayBuffer:

@@ -9,7 +9,7 @@ import torch
 from tandem.shared.application import ActionHead
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.learning import Batch
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 from tandem.trainer_proc.learner import PolicyGradient, importance
 
 HEADS = (ActionHead("spawn_chunk", 5), ActionHead("spawn_type", 2))

@@ -18,8 +18,8 @@ from ..application import MASKED, Application, check_forward, method_infer
 from ..configuration.config import ContinuousTrainingConfig
 from ..errors import ApplicationError, ModelMismatch
 from ..learning import load_learner
+from ..weights.flat_model import FlatModel
 from ..weights.model_tensors import Hidden, hidden_state
-from ..weights.slots import FlatModel
 from .structure import check_module, check_two_builds, refusal
 from .trial import Trial, take_steps
 from .witness import Witness

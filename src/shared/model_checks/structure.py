@@ -7,8 +7,8 @@ from torch import nn
 
 from ..application import Application
 from ..errors import ApplicationError
+from ..weights.flat_model import FlatModel
 from ..weights.model_tensors import carried_tensors
-from ..weights.slots import FlatModel
 
 
 def refusal(application: Application, text: str) -> ApplicationError:

@@ -17,7 +17,7 @@ from torch import nn
 from ..application import MASKED, Application
 from ..configuration.config import ContinuousTrainingConfig
 from ..learning import Batch
-from ..weights.slots import FlatModel
+from ..weights.flat_model import FlatModel
 
 _MOST_ROWS = 32
 _STIRRED = 0.05

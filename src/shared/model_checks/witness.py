@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..weights.slots import FlatModel
+from ..weights.flat_model import FlatModel
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 20.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .slots import FlatModel
+from .flat_model import FlatModel
 
 
 class Binding:

@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from ..durable import SEAL, seal, set_aside, sync_folder, unseal, write_synced
 from ..errors import CheckpointError, SpoiltCheckpoint
 from .finite import became_not_finite, not_finite
-from .slots import FlatModel
+from .flat_model import FlatModel
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ def needed_bytes(config: Config) -> int:
     """Bytes of all segments of an instance with this configuration, rounded up to pages."""
     from ...shared.experiences.forwarded_rewards import LETTER, outbox_rows
     from ...shared.instance import record_layout, seeded_model
-    from ...shared.weights.slots import FlatModel
+    from ...shared.weights.flat_model import FlatModel
 
     application = load_application(config.application, config.settings, Path(config.folder))
     records = record_layout(application)

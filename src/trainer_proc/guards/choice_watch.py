@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...shared.application import Application
 from ...shared.experiences.records import SEND
 from ...shared.memory.control import Control
-from ...shared.weights.slots import FlatModel
+from ...shared.weights.flat_model import FlatModel
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from ...shared.application import ActionHead
 from ...shared.configuration.config import ContinuousTrainingConfig
 from ...shared.learning import log_probabilities
 from ...shared.weights.finite import became_not_finite, is_finite
-from ...shared.weights.slots import FlatModel
+from ...shared.weights.flat_model import FlatModel
 
 _SMALLEST_RMS = 0.1
 """The norm of weights that are smaller than this on average is taken as if they were not: they may start at zero."""

@@ -14,7 +14,7 @@ from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.errors import ApplicationError, TandemError
 from tandem.shared.instance import seeded_model
 from tandem.shared.model_checks.check import checked_model
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 from user_models import BAD, GOOD, Plain, application_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tandem.shared.weights.binding import Binding
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 
 
 class Normed(torch.nn.Module):

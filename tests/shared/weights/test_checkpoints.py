@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from tandem.shared.durable import seal, unseal
 from tandem.shared.errors import CheckpointError, SpoiltCheckpoint
 from tandem.shared.weights.checkpoints import CheckpointStore
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 
 
 def model(width=3, seed=0):

@@ -6,8 +6,8 @@ import copy
 
 import numpy as np
 import torch
+from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.parameter_arrays import ParameterArrays
-from tandem.shared.weights.slots import FlatModel
 
 
 class Model(torch.nn.Module):

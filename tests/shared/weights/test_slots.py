@@ -11,7 +11,10 @@ from channel_kit import fill, flat_layout, is_whole, make_channel
 from safetensors.torch import load_file
 from tandem.shared.errors import LayoutMismatch, ModelMismatch, SegmentInvalid, SegmentMissing
 from tandem.shared.memory.segments import segment_path
-from tandem.shared.weights.slots import FlatModel, Publisher, Slots, WeightsLayout, checksum
+from tandem.shared.weights.flat_model import FlatModel
+from tandem.shared.weights.layout import WeightsLayout
+from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.slots import Slots, checksum
 
 MakeChannel = Callable[..., Any]
 

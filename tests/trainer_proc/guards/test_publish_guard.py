@@ -8,7 +8,7 @@ import pytest
 import torch
 from tandem.shared.application import ActionHead
 from tandem.shared.configuration.config import ContinuousTrainingConfig
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 from tandem.trainer_proc.guards.publish_guard import PublishGuard
 
 HEADS = (ActionHead("spawn_chunk", 5),)

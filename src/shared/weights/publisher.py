@@ -1,0 +1,68 @@
+"""Publishing versions: the trainer's end of the slots (slots.py has the protocol)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from ..errors import TandemError
+from ..memory import layout
+from ..memory.claim import WORD
+from ..memory.control import Control
+from ..memory.segments import TRAINER_SEGMENT, claim_segment
+from .slots import Slots, checksum
+
+
+def claim_trainer(instance: str) -> int | None:
+    """Hold the flock of whoever trains: its descriptor, or None if another holds it.
+
+    A publisher that was made before this one's claim publishes no more, should its process still live.
+    """
+    descriptor = claim_segment(instance, TRAINER_SEGMENT)
+    if descriptor is not None:
+        control = Control.attach(instance, check_schema=False)
+        word = layout.offset("trainer.claims") >> 3
+        control.words[word] = (control.words[word] + 1) & WORD
+        control.close()
+    return descriptor
+
+
+class Publisher:
+    """The trainer's end: publishes versions. One per instance: make it after `claim_trainer`."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._control = slots.control
+        self._words = slots.control.words
+        self._version_word = layout.offset("version") >> 3
+        self._claims_word = layout.offset("trainer.claims") >> 3
+        self._claim: int = self._words[self._claims_word]
+
+    @property
+    def version(self) -> int:
+        """The newest published version."""
+        return int(self._words[self._version_word])
+
+    def publish(self, flat: torch.Tensor, version: int) -> None:
+        """Publish `flat` (uint8 [bytes], CPU) as `version`, which must be above the published one (or 0, at creation).
+
+        The order of the stores is the protocol. An exception or a kill between any two of them leaves every
+        announced version readable. Raises TandemError if another trainer has taken over.
+        """
+        if self._words[self._claims_word] != self._claim:
+            raise TandemError(
+                f"instance {self._control.instance!r}: another trainer has taken over; nothing is published"
+            )
+        if version <= self.version and version != 0:
+            raise ValueError(f"version {version} is not above the published version {self.version}")
+        index = version % self._slots.count
+        slot, words = self._slots.data[index], self._words
+        sequence_word = self._slots.sequence_words[index]
+        words[sequence_word] = max(0, 2 * version - 1)
+        slot.copy_(flat)
+        words[sequence_word + 1] = checksum(slot)
+        words[sequence_word] = 2 * version
+        words[self._version_word] = version
+        self._control.set("published_ns", time.monotonic_ns())
+        self._control.set("published_at", time.time())
