@@ -78,8 +78,8 @@ def serve(quiet: Path, port: int) -> None:
     """The server: decide and reward at full speed, and answer clients; idle while the file `quiet` exists."""
     import asyncio
 
-    from tandem.inference_proc.__main__ import BundledServer, listen
     from tandem.inference_proc.engine import Engine
+    from tandem.inference_proc.web.bundled_server import BundledServer, listen
     from tandem.inference_proc.web.service import Service
 
     torch.set_num_threads(1)

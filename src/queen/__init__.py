@@ -31,6 +31,7 @@ _DEFAULTS: dict[str, Any] = {
 _CHOICES = {"feature_set": FEATURE_SETS, "model": ("candidates", "split_head")}
 
 
+# Long: the parts of the application in one place, a closure each.
 def create(settings: Mapping[str, Any], folder: Path) -> Application:
     """The Queen's parts for these settings.
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import inspect
 import json
+import math
 import signal
 import sys
 import time
@@ -112,6 +113,8 @@ class Territory:
             await connection.send(json.dumps(_failure(chunk, str(kind), self.world.tick)))
 
 
+# Many parameters: the options of the command.
+# Long: their list, and what becomes of the tasks on every way out.
 async def play(
     url: str,
     territories: int = 8,
@@ -153,20 +156,15 @@ async def play(
     ]
     gathered = asyncio.gather(*tasks)
 
-    def result() -> PlayResult:
-        return tally.result([player.world.mining_share() for player in players])
+    def report() -> None:
+        if progress is not None:
+            recent = sum(tally.recent) / len(tally.recent) if tally.recent else None
+            progress(tally.result([player.world.mining_share() for player in players]), recent)
 
     try:
-        while not stop.is_set():
-            left = progress_interval if seconds is None else min(progress_interval, start + seconds - loop.time())
-            if left <= 0:
-                break
-            await asyncio.wait({gathered}, timeout=left)
-            if gathered.done():
-                break
-            if progress is not None:
-                progress(result(), sum(tally.recent) / len(tally.recent) if tally.recent else None)
-        final = result()
+        over = math.inf if seconds is None else start + seconds
+        await _wait(gathered, stop, over, progress_interval, report)
+        final = tally.result([player.world.mining_share() for player in players])
         stop.set()
         await gathered
         return final
@@ -174,6 +172,20 @@ async def play(
         stop.set()
         for task in tasks:
             task.cancel()
+
+
+async def _wait(
+    playing: asyncio.Future[Any], stop: asyncio.Event, over: float, interval: float, report: Callable[[], None]
+) -> None:
+    """Wait until all have ended, `stop` is set or the moment `over` (event-loop time); report every `interval` s."""
+    while not stop.is_set():
+        left = min(interval, over - asyncio.get_running_loop().time())
+        if left <= 0:
+            break
+        await asyncio.wait({playing}, timeout=left)
+        if playing.done():
+            break
+        report()
 
 
 async def _pause(seconds: float, stop: asyncio.Event) -> None:

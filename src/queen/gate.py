@@ -146,6 +146,7 @@ class SimulationGate:
             self._statistics.record(verdict)
         return verdict
 
+    # Long: one formula from top to bottom.
     def evaluate_many(
         self, observation: Any, chunks: Sequence[int], types: Sequence[int], key: Hashable = None, version: int = 0
     ) -> Verdicts:
@@ -235,6 +236,7 @@ class SimulationGate:
         return tables
 
 
+# Long: the hot loop of every decision; calls between its three figures would cost more than they hold.
 def _estimate(seen: Observation, chunk: int, kind: int, tables: _Tables) -> tuple[float, float, float]:
     """Survival, disruption and location of one candidate."""
     config = tables.config

@@ -45,6 +45,7 @@ _MAX_AXIS = 1024
 _Loader: Any = plain_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
+# Many attributes: one for each key of the file.
 @dataclass(frozen=True)
 class GateConfig:
     """Every parameter of the gate. Distances are in chunks, costs in queen energy, times in seconds."""

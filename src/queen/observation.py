@@ -58,6 +58,7 @@ def rate(start: float, end: float) -> float:
     return -1.0 if change < -1.0 else 1.0 if change > 1.0 else change
 
 
+# Long: one check for each field of the message, in its order.
 def parse_observation(data: Mapping[str, Any]) -> Observation:
     """Check the `data` object of an `observation_data` frame, in the browser's or the simulator's dialect.
 

@@ -55,6 +55,7 @@ class _Session:
     sent: OrderedDict[str, tuple[int, ...] | None] = field(default_factory=OrderedDict)
 
 
+# Many methods: one for each message of the protocol.
 class QueenProtocol:
     """The message handler of the Queen. All calls come from one event loop."""
 

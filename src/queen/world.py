@@ -48,6 +48,7 @@ _GUARDS_PER_SPOT = 2
 _SAFE_DISTANCE = 4.5
 
 
+# Many methods: one for each thing that workers, protectors and spots do in a step.
 class World:
     """One territory in simulated time; the same seed and the same calls give the same world.
 

@@ -38,8 +38,8 @@ class RunningServer:
         host: str = "",
         **sections: dict[str, Any],
     ) -> None:
-        from tandem.inference_proc.__main__ import BundledServer, listen
         from tandem.inference_proc.engine import Engine
+        from tandem.inference_proc.web.bundled_server import BundledServer, listen
         from tandem.inference_proc.web.limits import Limits
         from tandem.inference_proc.web.service import Service
         from tandem.shared.configuration.config import parse

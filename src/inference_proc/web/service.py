@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -27,17 +26,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from ..engine import Engine
-from .access import Access, AllowedHosts, read_token
-from .connections import Connections
+from .access import AllowedHosts
 from .endpoints.dashboard import Dashboard
 from .endpoints.decisions import NnDashboard
 from .endpoints.prometheus import Prometheus
 from .endpoints.status import Rest
 from .endpoints.training import TrainingApi
-from .generic_protocol import GenericHandler, MessageHandler
 from .json_response import problem
 from .limits import Limits
 from .openapi import OpenApi
+from .serving import Serving
 from .websocket import WebSocketEndpoint
 
 if TYPE_CHECKING:
@@ -48,38 +46,22 @@ log = logging.getLogger(__name__)
 _BEAT = 0.5
 
 
-class Service:
+class Service(Serving):
     """One engine, its message handler, its connections and its ASGI application `app`.
 
     A StaticEngine has no instance to show: `app` then lacks the endpoints about training, and the dashboard.
     """
 
     def __init__(self, engine: Engine | StaticEngine, limits: Limits | None = None, token: str | None = None) -> None:
-        config = engine.config
-        self.engine = engine
-        self.limits = limits or Limits.of(config.inference)
-        self.access = Access(
-            config.inference.host,
-            config.inference.allowed_origins,
-            read_token() if token is None else token,
-            config.inference.allowed_hosts,
-        )
-        self.connections = Connections(self.limits.connections)
-        self.gpu = trains_on_gpu(config.trainer.device)
-        build = engine.application.handler
-        self.handler: MessageHandler = GenericHandler(engine) if build is None else build(engine)
-        self.started = False
-        self._started_at = time.monotonic()
+        super().__init__(engine, limits, token)
         self._beats: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Event | None = None
         self.app = self._build_app()
 
     async def start(self, ready: bool = True) -> None:
         """Begin to show progress in shared memory, and unless told otherwise announce readiness. Idempotent."""
         if self._beats is None:
-            self._stopping = asyncio.Event()
+            self.begin()
             self._beats = asyncio.create_task(self._beat())
-            self._started_at = time.monotonic()
         if ready:
             self.mark_ready()
 
@@ -97,28 +79,6 @@ class Service:
             beats.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beats
-
-    def begin_stop(self) -> None:
-        """End the responses that go on for long, so that a server that waits for them can stop."""
-        if self._stopping is not None:
-            self._stopping.set()
-
-    async def is_stopping_within(self, seconds: float) -> bool:
-        """Wait for `seconds`, or until the service begins to stop, and say which it was."""
-        if self._stopping is None:
-            return True
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        return self._stopping.is_set()
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started_at
-
-    def state(self) -> str:
-        """`starting`, `running` or `degraded`."""
-        return "starting" if not self.started else "degraded" if self.engine.troubles() else "running"
 
     async def _beat(self) -> None:
         while True:
@@ -168,15 +128,6 @@ class Service:
             yield
         finally:
             await self.stop()
-
-
-def trains_on_gpu(device: str) -> bool:
-    """True if the trainer's setting `device` means a GPU on this machine."""
-    if device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -38,6 +38,7 @@ PLAN_KEYS = (
 """Settings of the section `trainer` that may also stand at the top of the file, as in a flat file."""
 
 
+# Many attributes: one for each key of the section.
 @dataclass(frozen=True)
 class ContinuousTrainingConfig:
     """The section `trainer`: how and when the trainer process learns."""
@@ -140,6 +141,7 @@ class ContinuousTrainingConfig:
             return cls()
 
 
+# Many attributes: one for each key of the section.
 @dataclass(frozen=True)
 class InferenceConfig:
     """The section `inference`: the process that decides."""

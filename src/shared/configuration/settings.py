@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 
 
+# Many parameters: one for each thing that can be said of a setting, by name.
 def setting(
     default: Any,
     text: str,

@@ -24,7 +24,7 @@ from ..json_response import JSON, problem
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..service import Service
+    from ..serving import Serving
 
 _RECORDS = 2000
 """Newest records looked at; enough for a heatmap, and read in about a millisecond."""
@@ -36,7 +36,7 @@ _HISTORY = 100
 class NnDashboard:
     """Endpoints on one service."""
 
-    def __init__(self, service: Service, engine: Engine) -> None:
+    def __init__(self, service: Serving, engine: Engine) -> None:
         self._service = service
         self._engine = engine
         self._reader = ReplayReader(self._engine.control, self._engine.instance.records)

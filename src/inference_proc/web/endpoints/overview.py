@@ -13,7 +13,7 @@ from ....shared.telemetry.stats import seconds_since, training_stats
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..service import Service
+    from ..serving import Serving
 
 _COLUMNS = ("version", "time", "loss", "reward", "actual_reward", "event")
 _FRESH = 0.5
@@ -23,7 +23,7 @@ _FRESH = 0.5
 class LiveView:
     """The live picture of one service's instance."""
 
-    def __init__(self, service: Service, engine: Engine) -> None:
+    def __init__(self, service: Serving, engine: Engine) -> None:
         self._service = service
         self._engine = engine
         self._control = engine.control

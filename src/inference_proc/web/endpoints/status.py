@@ -19,7 +19,7 @@ from ....shared.telemetry.learning_reasons import learning_notices
 from ..json_response import JSON, BadBody, problem, read_json
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _PROGRESS = {"currentLevel": 0, "highestTitle": "Initiate", "totalUpgradeBonus":
 class Rest:
     """Endpoints on one service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Serving) -> None:
         self._service = service
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement

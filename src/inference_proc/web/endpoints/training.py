@@ -21,7 +21,7 @@ from .versions import rewards_by_version
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..service import Service
+    from ..serving import Serving
 
 _RECORDS = 20_000
 """Newest experiences that the table of versions is made from; they are read in about ten milliseconds."""
@@ -45,7 +45,7 @@ _ANSWERS = {
 class TrainingApi:
     """Endpoints on one service."""
 
-    def __init__(self, service: Service, engine: Engine) -> None:
+    def __init__(self, service: Serving, engine: Engine) -> None:
         self._service = service
         self._control = engine.control
         self._live = LiveView(service, engine)
