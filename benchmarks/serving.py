@@ -188,7 +188,7 @@ def in_process(decisions: int) -> dict[str, Any]:
         watches = {
             "refresh": (engine, "_refresh"),
             "features": (engine.application, "encode"),
-            "reward": (engine._judge, "reward"),
+            "reward": (engine._hooks, "reward"),
             "forward": (engine.policy, "act_many"),
             "gate": (engine.gate, "evaluate"),
             "record": (engine._recorder, "record"),

@@ -1,4 +1,4 @@
-"""The application's judgement on the decision path: its gate and its reward, called so that neither can break it."""
+"""The application's hooks on the decision path: its gate and its reward, called so that neither can break it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FLOATS = frozenset({float})
 _OPEN = Verdict(send=True, reason="no_gate", expected_reward=0.0)
 
 
-class Judge:
-    """Calls gate and reward calculator, if the application has them. `survived(what)` is told of each failure, inside
+class ApplicationHooks:
+    """Calls gate and reward calculator, if the application has them. `handled(what)` is told of each failure, inside
     the handler of its exception; the decision goes on. `leak` is the share of blocked actions that are let through all
     the same, drawn by `random`. Not thread-safe: the engine holds its lock around every call.
     """
@@ -30,7 +30,7 @@ class Judge:
     def __init__(
         self,
         application: Application,
-        survived: Callable[[str], None],
+        handled: Callable[[str], None],
         leak: float = 0.0,
         random: Callable[[], float] = lambda: 1.0,
     ) -> None:
@@ -39,7 +39,7 @@ class Judge:
         self._component_names = application.gate_components
         self._held_back = Verdict(False, "gate_error", -math.inf, (0.0,) * len(application.gate_components))
         self._context_dtype = application.context_dtype
-        self._survived = survived
+        self._handled = handled
         self._leak = leak
         self._random = random
 
@@ -50,7 +50,7 @@ class Judge:
         try:
             verdict = self._checked(self.gate.evaluate(observation, action, key, version))
         except Exception:
-            self._survived("the gate failed; the action is held back")
+            self._handled("the gate failed; the action is held back")
             return self._held_back
         if self._leak and not verdict.send and math.isfinite(verdict.expected_reward) and self._random() < self._leak:
             log.info("version %d: key %r: a blocked action is let through to judge the gate", version, key)
@@ -114,7 +114,7 @@ class Judge:
                 {name: as_number(name, number) for name, number in components.items()},
             )
         except Exception:
-            self._survived("the reward of a decision could not be computed")
+            self._handled("the reward of a decision could not be computed")
             return None
 
     def sent(self, key: Hashable, action: tuple[int, ...]) -> None:
@@ -143,7 +143,7 @@ class Judge:
         try:
             getattr(self.gate, what)(*arguments)
         except Exception:
-            self._survived(f"the gate's bookkeeping failed ({what})")
+            self._handled(f"the gate's bookkeeping failed ({what})")
 
 
 def failed_reward(application: Application) -> float:

@@ -30,7 +30,7 @@ from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.stats import seconds_since
 from ..shared.values import BAD_DATA, FLOAT32_TINY, as_number, as_text, fits_float32, shown
-from .application_hooks import Judge, failed_reward
+from .application_hooks import ApplicationHooks, failed_reward
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
@@ -75,7 +75,9 @@ class Engine:
             None if settings.seed < 0 else settings.seed,
             [head.name for head in self.application.heads],
         )
-        self._judge = Judge(self.application, self._survived, settings.gate_leak_probability, self.policy.rng.random)
+        self._hooks = ApplicationHooks(
+            self.application, self._handled, settings.gate_leak_probability, self.policy.rng.random
+        )
         self._lock: Any = OwnedLock()
         self._warn = RateLimit(10.0)
         self._decision_log = DecisionLog(self.config.logging.decisions_every)
@@ -109,7 +111,7 @@ class Engine:
     @property
     def gate(self) -> Gate | None:
         """The application's gate, if it has one."""
-        return self._judge.gate
+        return self._hooks.gate
 
     @property
     def enabled(self) -> bool:
@@ -186,7 +188,7 @@ class Engine:
             self._recorder.collect()
             turns, features = self._encode(turns, results)
             for turn in turns:
-                remember(turn, self._recorder, self._judge)
+                remember(turn, self._recorder, self._hooks)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
             draws = self._act(features.copy()) if turns else []
             try:
@@ -225,11 +227,11 @@ class Engine:
         return [PolicyUnavailable(text)] * len(features)
 
     def _settle(self, turn: Turn, features: NDArray[np.float32], draw: Draw) -> Decision:
-        """Judge and record one action."""
+        """Let the gate judge one action, and record it."""
         version, timestamp, remembered = self._live.version, time.time(), turn.remembered
-        verdict = self._judge.evaluate(turn.observation, draw.action, turn.key, version)
+        verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, version)
         try:
-            context = self._judge.context(turn.observation)
+            context = self._hooks.context(turn.observation)
             if not self._recorder.record(
                 remembered,
                 context,
@@ -246,9 +248,9 @@ class Engine:
             remembered.context, remembered.action, remembered.executed = None, (), False
             if not isinstance(error, BAD_DATA):
                 raise
-            self._survived("a decision could not be recorded")
+            self._handled("a decision could not be recorded")
         if verdict.send:
-            self._judge.sent(turn.key, draw.action)
+            self._hooks.sent(turn.key, draw.action)
         rewards = tuple(remembered.rewards)
         return Decision.of(
             turn.key,
@@ -292,7 +294,7 @@ class Engine:
                 self.lane.count("unmatched")
                 return False
             remembered.executed = False
-            self._judge.failed(key, choices)
+            self._hooks.failed(key, choices)
             return self._recorder.reward(remembered.encoded, self._failed_reward)
 
     def forget(self, key: str) -> None:
@@ -300,7 +302,7 @@ class Engine:
         key = as_text("key", key)
         with self._lock:
             self._recorder.forget(key)
-            self._judge.forget(key)
+            self._hooks.forget(key)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.
@@ -320,7 +322,7 @@ class Engine:
 
     def _clear(self) -> None:
         self._recorder.clear()
-        self._judge.clear()
+        self._hooks.clear()
 
     def _notice_reset(self) -> None:
         """Forget as well if another server process or an operator has reset the instance."""
@@ -395,7 +397,7 @@ class Engine:
         try:
             self._coupled.train(row)
         except Exception:
-            self._survived("a coupled training step failed")
+            self._handled("a coupled training step failed")
 
     def _refresh(self) -> None:
         if self._coupled is not None and self._coupled.is_trainer:
@@ -408,6 +410,6 @@ class Engine:
         elif taken is None:
             self.lane.count("refresh_misses")
 
-    def _survived(self, what: str) -> None:
+    def _handled(self, what: str) -> None:
         self.lane.count("errors")
         self._warn.exception(log, "version %d: %s", self._live.version, what)

@@ -25,7 +25,7 @@ class Health:
         self._failed_at: float | None = None
 
     def look(self) -> None:
-        """Notice failures that were survived since the last look."""
+        """Notice failures that were handled since the last look."""
         errors = self._engine.lane.get("errors")
         if errors > self._errors:
             self._failed_at = self._clock()

@@ -24,7 +24,7 @@ from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.values import as_number, as_text
 from ..shared.weights.flat_model import FlatModel
-from .application_hooks import Judge
+from .application_hooks import ApplicationHooks
 from .decision import Decision
 from .engine import Engine
 from .policy import Policy
@@ -63,8 +63,8 @@ class StaticEngine:
             None if settings.seed < 0 else settings.seed,
             [head.name for head in self.application.heads],
         )
-        self._judge = Judge(self.application, self._survived)
-        self.gate = self._judge.gate
+        self._hooks = ApplicationHooks(self.application, self._handled)
+        self.gate = self._hooks.gate
         self._lock = OwnedLock()
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
         self._warn = RateLimit(10.0)
@@ -80,9 +80,9 @@ class StaticEngine:
         with self._lock:
             self._encoder.write(observation, features)
             draw = self.policy.act(features)
-            verdict = self._judge.evaluate(observation, draw.action, turn.key, self.model_version)
+            verdict = self._hooks.evaluate(observation, draw.action, turn.key, self.model_version)
             if verdict.send:
-                self._judge.sent(turn.key, draw.action)
+                self._hooks.sent(turn.key, draw.action)
         return Decision.of(turn.key, draw, verdict, self.model_version, time.time())
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
@@ -96,7 +96,7 @@ class StaticEngine:
                 results.append(error)
         return results
 
-    def _survived(self, what: str) -> None:
+    def _handled(self, what: str) -> None:
         self._warn.exception(log, "version %d: %s", self.model_version, what)
 
     def reward(self, key: str, value: float) -> bool:
@@ -115,7 +115,7 @@ class StaticEngine:
         """The key will not come back. Raises ValueError for a key that is no text."""
         key = as_text("key", key)
         with self._lock:
-            self._judge.forget(key)
+            self._hooks.forget(key)
 
     def reset(self) -> int:
         """Raises SegmentMissing: there is nothing to reset."""

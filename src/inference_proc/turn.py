@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from ..shared.values import as_text, described
-from .application_hooks import Judge
+from .application_hooks import ApplicationHooks
 from .recorder import Recorder, Remembered
 
 
@@ -68,19 +68,19 @@ def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
     yield list(stretch.values())
 
 
-def remember(turn: Turn, recorder: Recorder, judge: Judge) -> None:
+def remember(turn: Turn, recorder: Recorder, hooks: ApplicationHooks) -> None:
     """Recall the turn's key, and complete its previous decision with the reward that the turn's observation brings."""
     turn.remembered, evicted = recorder.recall(turn.key)
     if evicted is not None:
-        judge.forget(evicted)
+        hooks.forget(evicted)
     remembered, context = turn.remembered, turn.remembered.context
     if context is None:
         return
-    rewarded = judge.reward(context, remembered.action, remembered.executed, turn.observation)
+    rewarded = hooks.reward(context, remembered.action, remembered.executed, turn.observation)
     remembered.context = None
     if rewarded is None:
         return
     value, turn.last_components = rewarded
     remembered.rewards.append(value)
     if remembered.executed and recorder.reward(remembered.encoded, value):
-        judge.rewarded(value)
+        hooks.rewarded(value)

@@ -583,7 +583,7 @@ def test_a_part_that_is_not_there_is_reported_as_such(
     def fail(*_: Any) -> Any:
         raise RuntimeError("gone")
 
-    monkeypatch.setattr(server.engine._judge, "gate", None)
+    monkeypatch.setattr(server.engine._hooks, "gate", None)
     monkeypatch.setattr("tandem.queen.protocol.training_stats", fail)
     monkeypatch.setattr(server.engine, "reset", fail)
     with server.connect() as client:
