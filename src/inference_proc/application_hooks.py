@@ -39,6 +39,7 @@ class ApplicationHooks:
         self._component_names = application.gate_components
         self._held_back = Verdict(False, "gate_error", -math.inf, (0.0,) * len(application.gate_components))
         self._context_dtype = application.context_dtype
+        self.failed_reward = failed_reward(application)
         self._handled = handled
         self._leak = leak
         self._random = random

@@ -17,33 +17,36 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.application import Gate
-from ..shared.errors import PolicyUnavailable, TandemError
+from ..shared.errors import TandemError
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
 from ..shared.experiences.replay import buffer_stats
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
-from ..shared.memory import layout
 from ..shared.memory.claim import Refusal, disown_after_fork
 from ..shared.memory.interruptible_lock import OwnedLock
 from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.stats import seconds_since
-from ..shared.values import BAD_DATA, FLOAT32_TINY, as_number, as_text, fits_float32, shown
-from .application_hooks import ApplicationHooks, failed_reward
+from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
+from .application_hooks import ApplicationHooks
+from .changes import Changes
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
-from .forks import FORKED
 from .health import Health
-from .live_model import LiveModel
+from .live_model import LiveModel, LivePolicy
 from .policy import Draw, Policy
 from .recorder import Recorder
-from .turn import Turn, as_action, as_turn, make_turn, remember, without_repetition
+from .turn import Turn, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
 
-_IN_PLACE_TRIES = 4
+FORKED = Refusal(
+    "this engine was attached before its process forked, and its lane belongs to the parent;"
+    " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
+)
+"""Stands where the engine's lock was in a forked child: whatever needs the lock raises TandemError."""
 
 
 class Engine:
@@ -59,39 +62,38 @@ class Engine:
         self.config = instance.config
         self.application = instance.application
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
-        self._failed_reward = failed_reward(self.application)
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
-        self._width = len(self.application.features)
-        self._flat = instance.build_model()
-        self._slots = instance.open_slots(self._flat.layout)
-        size = self._flat.layout.data_bytes
-        in_place = self.config.trainer.enabled and size >= self.config.weights.in_place_bytes
-        self._live = LiveModel(self._flat, self._slots, in_place)
+        self._live = self._live_policy()
+        leak = self.config.inference.gate_leak_probability
+        self._hooks = ApplicationHooks(self.application, self._handled, leak, self.policy.rng.random)
+        self._lock: Any = OwnedLock()
+        self._warn = RateLimit(10.0)
+        self._decision_log = DecisionLog(self.config.logging.decisions_every)
+        self._live.refresh()
+        coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._live.flat, self._live.slots)
+        self._coupled = coupled
+        self._live.is_trained_here = coupled is not None and coupled.is_trainer
+        self._recorder = Recorder(instance, self.lane, None if coupled is None else self._train_coupled)
+        self._health = Health(self.control, self.lane)
+        self._changes = Changes(self.control)
+        if self._changes.is_reloaded():
+            self._reload()
+        disown_after_fork(self)
+
+    def _live_policy(self) -> LivePolicy:
+        flat = self.instance.build_model()
+        slots = self.instance.open_slots(flat.layout)
+        is_large = flat.layout.data_bytes >= self.config.weights.in_place_bytes
         settings = self.config.inference
-        self.policy = Policy(
-            self._flat.model,
+        policy = Policy(
+            flat.model,
             settings.temperature,
             settings.exploration_floor,
             None if settings.seed < 0 else settings.seed,
             [head.name for head in self.application.heads],
         )
-        self._hooks = ApplicationHooks(
-            self.application, self._handled, settings.gate_leak_probability, self.policy.rng.random
-        )
-        self._lock: Any = OwnedLock()
-        self._warn = RateLimit(10.0)
-        self._decision_log = DecisionLog(self.config.logging.decisions_every)
-        self._coupled: CoupledTrainer | None = None
-        self._refresh()
-        self._coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._flat, self._slots)
-        self._recorder = Recorder(instance, self.lane, None if self._coupled is None else self._train_coupled)
-        self._health = Health(self)
-        self._generation_word = layout.offset("generation") >> 3
-        self._generation = self.control.get("generation")
-        self._config_revision = 0
-        if self.control.get("trainer.config_revision"):
-            self._reload()
-        disown_after_fork(self)
+        model = LiveModel(flat, slots, in_place=self.config.trainer.enabled and is_large)
+        return LivePolicy(policy, model, slots, self.lane.count)
 
     @classmethod
     def attach(cls, instance: str | None = None, timeout: float | None = None) -> Engine:
@@ -107,6 +109,11 @@ class Engine:
     def name(self) -> str:
         """The instance's name."""
         return self.control.instance
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that draws the actions."""
+        return self._live.policy
 
     @property
     def gate(self) -> Gate | None:
@@ -140,8 +147,8 @@ class Engine:
     def get_model_for_inference(self) -> torch.nn.Module:
         """The model with the newest weights. It is the engine's own: a later decision may give it newer ones."""
         with self._lock:
-            self._refresh()
-        return self._flat.model
+            self._live.refresh()
+        return self._live.flat.model
 
     def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
         """Decide for one observation of `key`, and record the decision.
@@ -153,12 +160,13 @@ class Engine:
         observation that is not F finite numbers (naming the feature) or that the application cannot encode;
         FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
         """
-        results: list[Any] = [None]
-        self._decide_batch([make_turn(0, key, observation, territory_id)], results)
-        decision = results[0]
+        turn = make_turn(key, observation, territory_id)
+        self._decide_batch([turn])
+        decision = turn.result
         if type(decision) is not Decision:
+            assert isinstance(decision, Exception)
             raise decision
-        self._decision_log.write(results)
+        self._decision_log.write((decision,))
         return decision
 
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
@@ -167,101 +175,89 @@ class Engine:
         Whatever is wrong with one request gives its exception in its place; the others are decided. A key that comes
         twice is decided twice, one after the other.
         """
-        results: list[Any] = []
-        turns = []
+        asked: list[Turn | Exception] = []
         for request in requests:
             try:
-                turns.append(as_turn(len(results), request))
-                results.append(None)
+                asked.append(as_turn(request))
             except ValueError as error:
-                results.append(error)
-        for batch in without_repetition(turns):
-            self._decide_batch(batch, results)
+                asked.append(error)
+        for batch in without_repetition([turn for turn in asked if type(turn) is Turn]):
+            self._decide_batch(batch)
+        results: list[Any] = [turn.result if type(turn) is Turn else turn for turn in asked]
         self._decision_log.write(results)
         return results
 
-    def _decide_batch(self, turns: Sequence[Turn], results: list[Any]) -> None:
-        """Put the decision of each turn, or its exception, into `results`. No key comes twice."""
+    def _decide_batch(self, turns: Sequence[Turn]) -> None:
+        """Give each turn its result: its decision, or its exception. No key comes twice."""
         started = time.perf_counter_ns()
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            turns, features = self._encode(turns, results)
-            for turn in turns:
-                remember(turn, self._recorder, self._hooks)
+            encoded, features = self._encode(turns)
+            for turn in encoded:
+                self._remember(turn)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
-            draws = self._act(features.copy()) if turns else []
+            draws = self._live.act(features.copy()) if encoded else ()
             try:
-                for row, turn in enumerate(turns):
-                    draw = draws[row]
-                    results[turn.position] = self._settle(turn, features[row], draw) if type(draw) is Draw else draw
+                for turn, draw in zip(encoded, draws, strict=True):
+                    turn.result = self._settle(turn, draw) if isinstance(draw, Draw) else draw
             finally:
-                share = (time.perf_counter_ns() - started) // (len(turns) or 1)
-                for turn in turns:
-                    decision = results[turn.position]
+                share = (time.perf_counter_ns() - started) // (len(encoded) or 1)
+                for turn in encoded:
+                    decision = turn.result
                     if type(decision) is Decision:
                         self.lane.count_decision(SEND if decision.send else WAIT, decision.version, share)
 
-    def _encode(self, turns: Sequence[Turn], results: list[Any]) -> tuple[list[Turn], NDArray[np.float32]]:
-        """The turns that can be encoded, and their features float32[B, F], which are nobody else's memory."""
-        features = np.empty((len(turns), self._width), np.float32)
+    def _encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
+        """The turns that can be encoded, and their features float32[B, F]; the others get their exception."""
+        features = np.empty((len(turns), self._encoder.width), np.float32)
         encoded: list[Turn] = []
         for turn in turns:
+            turn.features = features[len(encoded)]
             try:
-                self._encoder.write(turn.observation, features[len(encoded)])
+                self._encoder.write(turn.observation, turn.features)
             except Exception as error:
-                results[turn.position] = error
+                turn.result = error
             else:
                 encoded.append(turn)
         return encoded, features if len(encoded) == len(features) else features[: len(encoded)]
 
-    def _act(self, features: NDArray[np.float32]) -> Sequence[Draw | Exception]:
-        """Draw actions with the newest weights, all with the same version's."""
-        for _ in range(_IN_PLACE_TRIES):
-            self._refresh()
-            draws = self.policy.act_many(features)
-            if self._live.is_whole():
-                return draws
-            self.lane.count("refresh_misses")
-        text = f"the weights changed during each of {_IN_PLACE_TRIES} forward passes; raise weights.slots"
-        return [PolicyUnavailable(text)] * len(features)
+    def _remember(self, turn: Turn) -> None:
+        """Recall the turn's key, and complete its previous decision with the reward that the observation brings."""
+        turn.remembered, evicted = self._recorder.recall(turn.key)
+        if evicted is not None:
+            self._hooks.forget(evicted)
+        remembered, context = turn.remembered, turn.remembered.context
+        if context is None:
+            return
+        rewarded = self._hooks.reward(context, remembered.action, remembered.executed, turn.observation)
+        remembered.context = None
+        if rewarded is None:
+            return
+        value, turn.last_components = rewarded
+        remembered.rewards.append(value)
+        if remembered.executed and self._recorder.reward(remembered.encoded, value):
+            self._hooks.rewarded(value)
 
-    def _settle(self, turn: Turn, features: NDArray[np.float32], draw: Draw) -> Decision:
+    def _settle(self, turn: Turn, draw: Draw) -> Decision:
         """Let the gate judge one action, and record it."""
-        version, timestamp, remembered = self._live.version, time.time(), turn.remembered
-        verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, version)
+        turn.draw, turn.version, turn.timestamp = draw, self._live.version, time.time()
+        turn.verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, turn.version)
         try:
-            context = self._hooks.context(turn.observation)
-            if not self._recorder.record(
-                remembered,
-                context,
-                features,
-                draw if draw.probability >= FLOAT32_TINY else draw.storable,
-                verdict,
-                version,
-                timestamp,
-                turn.territory_id,
-            ):
-                self._warn.warning(log, "version %d: a decision with a value that is not finite is not stored", version)
+            turn.context = self._hooks.context(turn.observation)
+            if not self._recorder.record(turn):
+                text = "version %d: a decision with a value that is not finite is not stored"
+                self._warn.warning(log, text, turn.version)
         except BaseException as error:
             # What is remembered must not be an older decision that this one took the place of.
+            remembered = turn.remembered
             remembered.context, remembered.action, remembered.executed = None, (), False
             if not isinstance(error, BAD_DATA):
                 raise
             self._handled("a decision could not be recorded")
-        if verdict.send:
+        if turn.verdict.send:
             self._hooks.sent(turn.key, draw.action)
-        rewards = tuple(remembered.rewards)
-        return Decision.of(
-            turn.key,
-            draw,
-            verdict,
-            version,
-            timestamp,
-            last_reward=rewards[-1] if turn.last_components is not None else None,
-            last_components=turn.last_components,
-            recent_rewards=rewards,
-        )
+        return turn.decided()
 
     def reward(self, key: str, value: float) -> bool:
         """The reward of the key's pending decision came in: any real number of Python, numpy or torch.
@@ -295,7 +291,7 @@ class Engine:
                 return False
             remembered.executed = False
             self._hooks.failed(key, choices)
-            return self._recorder.reward(remembered.encoded, self._failed_reward)
+            return self._recorder.reward(remembered.encoded, self._hooks.failed_reward)
 
     def forget(self, key: str) -> None:
         """The key will not come back: its pending decision is dropped. Raises ValueError for a key that is no text."""
@@ -310,12 +306,12 @@ class Engine:
         Returns the published version, which the trainer raises within moments.
         """
         with self._lock:
-            self._generation = self.control.get("generation") + 1
+            self._changes.expect_reset()
             self._clear()
         if self._coupled is not None:
             with self._lock:
                 self._coupled.reset()
-                self._refresh()
+                self._live.refresh()
         else:
             self.control.command("reset")
         return self.model_version
@@ -326,14 +322,12 @@ class Engine:
 
     def _notice_reset(self) -> None:
         """Forget as well if another server process or an operator has reset the instance."""
-        generation = self.control.words[self._generation_word]
-        if generation > self._generation:
-            self._generation = generation
+        if self._changes.is_reset():
             self._clear()
 
     def troubles(self) -> list[str]:
         """Why the instance is degraded while decisions go on; empty if it is not."""
-        return self._health.troubles()
+        return self._health.reasons(self.application, is_stalled=self.enabled and not self.trainer_alive)
 
     def get_stats(self) -> dict[str, Any]:
         """Counts over all lanes (see `replay.buffer_stats`) and under `lane` those of this process."""
@@ -343,7 +337,7 @@ class Engine:
         """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
         with self._lock:
             self.lane.beat()
-        if self.control.get("trainer.config_revision") != self._config_revision:
+        if self._changes.is_reloaded():
             self._reload()
         with self._lock:
             self._notice_reset()
@@ -355,7 +349,6 @@ class Engine:
 
     def _reload(self) -> None:
         """Take over the settings that may change while the instance runs."""
-        self._config_revision = self.control.get("trainer.config_revision")
         try:
             config = self.instance.config_in_force()
         except (OSError, ValueError, TandemError) as error:
@@ -398,17 +391,6 @@ class Engine:
             self._coupled.train(row)
         except Exception:
             self._handled("a coupled training step failed")
-
-    def _refresh(self) -> None:
-        if self._coupled is not None and self._coupled.is_trainer:
-            # The weights in use are the ones that were trained: they are the newest already.
-            self._live.trained(self.model_version)
-            return
-        taken = self._live.refresh()
-        if taken:
-            self.lane.count("refreshes")
-        elif taken is None:
-            self.lane.count("refresh_misses")
 
     def _handled(self, what: str) -> None:
         self.lane.count("errors")

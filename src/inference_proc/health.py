@@ -4,66 +4,69 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from ..shared.application import Application
+from ..shared.experiences.lane import Lane
+from ..shared.memory.control import Control
 from ..shared.telemetry.learning_reasons import learning_reasons
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
 _RECENT = 60.0
-"""Seconds for which a failure on the decision path counts as a trouble."""
+"""Seconds for which a failure on the decision path counts as a reason."""
 
 
 class Health:
     """Watches one engine. `look` is called with every beat, so that a counter that rises is noticed when it does."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+    def __init__(self, control: Control, lane: Lane, clock: Callable[[], float] = time.monotonic) -> None:
+        self._control = control
+        self._lane = lane
         self._clock = clock
-        self._errors = engine.lane.get("errors")
+        self._errors = lane.get("errors")
         self._failed_at: float | None = None
 
     def look(self) -> None:
         """Notice failures that were handled since the last look."""
-        errors = self._engine.lane.get("errors")
+        errors = self._lane.get("errors")
         if errors > self._errors:
             self._failed_at = self._clock()
         self._errors = errors
 
-    def troubles(self) -> list[str]:
-        """Every reason, empty if all is well: what is wrong, what it costs, and what would be right."""
-        engine = self._engine
-        if engine.is_orphaned:
+    def reasons(self, application: Application, is_stalled: bool) -> list[str]:
+        """Every reason, empty if all is well: what is wrong, what it costs, and what would be right.
+
+        `is_stalled`: there should be a trainer process, and it makes no progress.
+        """
+        control, lane = self._control, self._lane
+        if control.is_removed:
             return ["the instance was stopped; decisions go on, nobody learns from them: attach again"]
         self.look()
-        troubles = []
-        if engine.enabled and not engine.trainer_alive:
-            troubles.append("the trainer does not make progress; decisions use the last published weights")
-        troubles += learning_reasons(engine.control).values()
-        unsaved = engine.control.get("trainer.unsaved")
+        reasons = []
+        if is_stalled:
+            reasons.append("the trainer does not make progress; decisions use the last published weights")
+        reasons += learning_reasons(control).values()
+        unsaved = control.get("trainer.unsaved")
         if unsaved:
-            troubles.append(
+            reasons.append(
                 f"the last {unsaved} checkpoint(s) could not be saved; training goes on, a restart of the machine would"
                 " lose it: see the trainer's log, is the disk full?"
             )
-        if engine.control.get("supervisor.unwritten"):
-            troubles.append(
+        if control.get("supervisor.unwritten"):
+            reasons.append(
                 "a log cannot be written or rotated; nothing else is lost: see the supervisor's log, is the disk full,"
                 " or was the data folder removed?"
             )
-        waiting, most = engine.lane.get("pending"), engine.control.get("pending_capacity")
+        waiting, most = lane.get("pending"), control.get("pending_capacity")
         if waiting >= most:
-            troubles.append(
+            reasons.append(
                 f"the pending table is full: {waiting} decisions wait for their reward, and each new one gives up the"
                 " oldest; raise inference.pending_capacity, or lower inference.pending_timeout"
             )
         if self._failed_at is not None and self._clock() - self._failed_at < _RECENT:
-            troubles.append(
+            reasons.append(
                 f"the gate, the reward or the recording failed within the last {_RECENT:g} s (lane.errors:"
                 f" {self._errors}); the decisions were answered: see the server's log"
             )
         try:
-            return troubles + engine.application.troubles()
+            return reasons + application.troubles()
         except Exception as error:
-            return [*troubles, f"the application cannot say how it is: {error!r}"]
+            return [*reasons, f"the application cannot say how it is: {error!r}"]

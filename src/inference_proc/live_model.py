@@ -1,4 +1,4 @@
-"""The live model: the engine's model, brought up to date between two decisions.
+"""The live model and the policy that acts with it: brought up to date between two decisions.
 
 A small model is copied into a spare buffer, and the parameters are pointed at it once the copy is known to be whole. A
 large one is read in place: the parameters are pointed at the slot, and a decision counts only if the slot was not
@@ -7,12 +7,20 @@ written to meanwhile. Buffers are copied even then, since a forward pass may wri
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
+from numpy.typing import NDArray
+
+from ..shared.errors import PolicyUnavailable
 from ..shared.experiences.sampler import WEAK_MEMORY
 from ..shared.weights.flat_model import FlatModel
 from ..shared.weights.slots import Slots
 from ..shared.weights.subscriber import Subscriber
+from .policy import Draw, Policy
+
+_IN_PLACE_TRIES = 4
 
 
 class LiveModel:
@@ -69,3 +77,50 @@ class LiveModel:
     def is_whole(self) -> bool:
         """True if what was computed since the last refresh was computed with one version's weights."""
         return not self._in_place or self._subscriber.is_whole()
+
+
+class LivePolicy:
+    """The policy, always with the newest weights. `count(name)` raises a counter of the lane.
+
+    Where the weights in use are trained in this process (`is_trained_here`), they are the newest already. Not
+    thread-safe: the engine holds its lock around every call.
+    """
+
+    def __init__(self, policy: Policy, model: LiveModel, slots: Slots, count: Callable[[str], None]) -> None:
+        self.policy = policy
+        self.slots = slots
+        self.is_trained_here = False
+        self._model = model
+        self._count = count
+
+    @property
+    def flat(self) -> FlatModel:
+        """The model whose weights are kept up to date."""
+        return self._model.flat
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use."""
+        return self._model.version
+
+    def act(self, features: NDArray[Any]) -> Sequence[Draw | Exception]:
+        """Draw an action for each of `features` (float32[B, F]), all with the same version's weights."""
+        for _ in range(_IN_PLACE_TRIES):
+            self.refresh()
+            draws = self.policy.act_many(features)
+            if self._model.is_whole():
+                return draws
+            self._count("refresh_misses")
+        text = f"the weights changed during each of {_IN_PLACE_TRIES} forward passes; raise weights.slots"
+        return [PolicyUnavailable(text)] * len(features)
+
+    def refresh(self) -> None:
+        """Take the newest weights, if there are newer ones."""
+        if self.is_trained_here:
+            self._model.trained(self.slots.control.get("version"))
+            return
+        taken = self._model.refresh()
+        if taken:
+            self._count("refreshes")
+        elif taken is None:
+            self._count("refresh_misses")

@@ -13,36 +13,22 @@ import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..shared.application import Verdict
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from ..shared.instance import Instance
 from ..shared.rate_limit import RateLimit
-from ..shared.values import BAD_DATA
-from .policy import Draw
+from ..shared.values import BAD_DATA, FLOAT32_TINY
+from .turn import Remembered, Turn
 
 log = logging.getLogger(__name__)
 
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
-
-
-@dataclass(slots=True)
-class Remembered:
-    """What is kept of a key: its last decision, what its reward will be computed from, and its last ten rewards."""
-
-    encoded: bytes
-    rewards: deque[float]
-    context: NDArray[Any] | None = None
-    action: tuple[int, ...] = ()
-    executed: bool = False
 
 
 class Recorder:
@@ -172,34 +158,26 @@ class Recorder:
             for row in rows:
                 self._completed(row)
 
-    def record(
-        self,
-        remembered: Remembered,
-        context: NDArray[Any] | None,
-        features: NDArray[np.float32],
-        draw: Draw,
-        verdict: Verdict,
-        version: int,
-        timestamp: float,
-        territory_id: str,
-    ) -> bool:
-        """Store one decision; False if it was rejected (counted) because a value is not finite."""
-        lane = self.lane
-        expected = verdict.expected_reward if verdict.expected_reward != -math.inf else WAIT_FLOOR
+    def record(self, turn: Turn) -> bool:
+        """Store the turn's decision; False if it was rejected (counted) because a value is not finite."""
+        lane, remembered, verdict = self.lane, turn.remembered, turn.verdict
+        draw = turn.draw if turn.draw.probability >= FLOAT32_TINY else turn.draw.storable
+        is_trainable = verdict.expected_reward != -math.inf
+        expected = verdict.expected_reward if is_trainable else WAIT_FLOOR
         components = verdict.components or self._no_components
-        remembered.context = context
+        remembered.context = turn.context
         remembered.action = draw.action
         remembered.executed = verdict.send
         confidence, decision = draw.head_probabilities[0], SEND if verdict.send else WAIT
-        place = encode_key(territory_id, KEY_BYTES)
+        place = encode_key(turn.territory_id, KEY_BYTES)
         values: tuple[Any, ...] | None = None
-        if is_finite_record(features, expected, *components):
-            values = (version, timestamp, expected, math.nan, draw.probability, confidence, decision)
-            values = (*values, draw.action, features, components, place)
+        if is_finite_record(turn.features, expected, *components):
+            values = (turn.version, turn.timestamp, expected, math.nan, draw.probability, confidence, decision)
+            values = (*values, draw.action, turn.features, components, place)
         if not lane.acquire():
             return True
         try:
-            stored = self._store(remembered, context, values, verdict.expected_reward != -math.inf)
+            stored = self._store(remembered, values, is_trainable)
         except BaseException:
             lane.let_go()
             raise
@@ -208,9 +186,7 @@ class Recorder:
             self._completed(stored)
         return stored is not False
 
-    def _store(
-        self, remembered: Remembered, context: NDArray[Any] | None, values: tuple[Any, ...] | None, trainable: bool
-    ) -> np.void | bool:
+    def _store(self, remembered: Remembered, values: tuple[Any, ...] | None, is_trainable: bool) -> np.void | bool:
         """Store a decision of these values (see RecordLayout.pack), while holding the lane. False: they are no record.
 
         The record if it is complete and `completed` is to be told.
@@ -225,10 +201,11 @@ class Recorder:
             lane.count("rejected")
             return False
         if remembered.executed:
-            lane.defer(ticket, payload, remembered.encoded, b"" if context is None else context.tobytes())
+            context = b"" if remembered.context is None else remembered.context.tobytes()
+            lane.defer(ticket, payload, remembered.encoded, context)
         elif self._train_on_wait:
             number = lane.append(payload)
-            if self._completed is not None and trainable:
+            if self._completed is not None and is_trainable:
                 return lane.record(number)
         else:
             lane.count("untrained")

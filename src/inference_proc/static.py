@@ -75,8 +75,8 @@ class StaticEngine:
 
     def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
         """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
-        turn = make_turn(0, key, observation, territory_id)
-        features = np.empty(len(self.application.features), np.float32)
+        turn = make_turn(key, observation, territory_id)
+        features = np.empty(self._encoder.width, np.float32)
         with self._lock:
             self._encoder.write(observation, features)
             draw = self.policy.act(features)
@@ -90,7 +90,7 @@ class StaticEngine:
         results: list[Decision | Exception] = []
         for request in requests:
             try:
-                turn = as_turn(len(results), request)
+                turn = as_turn(request)
                 results.append(self.decide(turn.key, turn.observation, turn.territory_id))
             except Exception as error:
                 results.append(error)

@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shared.application import Verdict
 from ..shared.values import as_text, described
-from .application_hooks import ApplicationHooks
-from .recorder import Recorder, Remembered
+from .decision import Decision
+from .policy import Draw
 
 
 @dataclass(slots=True)
+class Remembered:
+    """What is kept of a key: its last decision, what its reward will be computed from, and its last ten rewards."""
+
+    encoded: bytes
+    rewards: deque[float]
+    context: NDArray[Any] | None = None
+    action: tuple[int, ...] = ()
+    executed: bool = False
+
+
 class Turn:
-    """One request: its place among those asked together, and what is known of it so far.
+    """One request, and what is known of it so far. Every step of a decision fills in its part.
 
     `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
-    brought it (None: it brought none).
+    brought it (None: it brought none). `features` are float32[F], nobody else's memory; `result` is what the host gets
+    or what is raised.
     """
 
-    position: int
-    key: str
-    observation: Any
-    territory_id: str
-    remembered: Remembered = None  # type: ignore[assignment]
-    last_components: dict[str, float] | None = None
+    __slots__ = (
+        "context",
+        "draw",
+        "features",
+        "key",
+        "last_components",
+        "observation",
+        "remembered",
+        "result",
+        "territory_id",
+        "timestamp",
+        "verdict",
+        "version",
+    )
+
+    features: NDArray[np.float32]
+    remembered: Remembered
+    draw: Draw
+    version: int
+    timestamp: float
+    verdict: Verdict
+    context: NDArray[Any] | None
+
+    def __init__(self, key: str, observation: Any, territory_id: str) -> None:
+        self.key = key
+        self.observation = observation
+        self.territory_id = territory_id
+        self.last_components: dict[str, float] | None = None
+        self.result: Decision | Exception | None = None
+
+    def decided(self) -> Decision:
+        """The decision, once everything of it is known."""
+        rewards = tuple(self.remembered.rewards)
+        return Decision.of(
+            self.key,
+            self.draw,
+            self.verdict,
+            self.version,
+            self.timestamp,
+            last_reward=rewards[-1] if self.last_components is not None else None,
+            last_components=self.last_components,
+            recent_rewards=rewards,
+        )
 
 
-def make_turn(position: int, key: Any, observation: Any, territory_id: Any) -> Turn:
+def make_turn(key: Any, observation: Any, territory_id: Any) -> Turn:
     """A turn at its start. Raises ValueError unless key and territory are texts; an empty one or None is the key."""
     if type(key) is not str:
         key = as_text("key", key)
     if type(territory_id) is not str and territory_id is not None:
         territory_id = as_text("territory_id", territory_id)
-    return Turn(position, key, observation, territory_id or key)
+    return Turn(key, observation, territory_id or key)
 
 
-def as_turn(position: int, request: Any) -> Turn:
+def as_turn(request: Any) -> Turn:
     """The turn of a request (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is none."""
     try:
         key, observation, territory_id = request
     except (TypeError, ValueError):
         raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
-    return make_turn(position, key, observation, territory_id)
+    return make_turn(key, observation, territory_id)
 
 
 def as_action(action: Any) -> tuple[int, ...]:
@@ -66,21 +119,3 @@ def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
             stretch = {}
         stretch[turn.key] = turn
     yield list(stretch.values())
-
-
-def remember(turn: Turn, recorder: Recorder, hooks: ApplicationHooks) -> None:
-    """Recall the turn's key, and complete its previous decision with the reward that the turn's observation brings."""
-    turn.remembered, evicted = recorder.recall(turn.key)
-    if evicted is not None:
-        hooks.forget(evicted)
-    remembered, context = turn.remembered, turn.remembered.context
-    if context is None:
-        return
-    rewarded = hooks.reward(context, remembered.action, remembered.executed, turn.observation)
-    remembered.context = None
-    if rewarded is None:
-        return
-    value, turn.last_components = rewarded
-    remembered.rewards.append(value)
-    if remembered.executed and recorder.reward(remembered.encoded, value):
-        hooks.rewarded(value)

@@ -92,6 +92,11 @@ class FeatureEncoder:
         self._names = tuple(names)
         self._shape = (len(self._names),)
 
+    @property
+    def width(self) -> int:
+        """Features of an observation."""
+        return self._shape[0]
+
     def write(self, observation: Any, target: NDArray[np.float32]) -> None:
         """Encode into `target` (float32[F]).
 

@@ -47,7 +47,7 @@ def test_training_moves_the_policy_towards_what_pays(engine_of: EngineOf) -> Non
 def test_gradients_that_the_server_switched_off_are_on_in_training(engine_of: EngineOf) -> None:
     """A server that needs no gradients itself may say so."""
     engine = engine_of(trainer={"enabled": False})
-    before = engine._flat.flat.clone()
+    before = engine._live.flat.flat.clone()
     torch.set_grad_enabled(False)
     try:
         engine.decide("a", np.ones(4, np.float32))
@@ -55,7 +55,7 @@ def test_gradients_that_the_server_switched_off_are_on_in_training(engine_of: En
     finally:
         torch.set_grad_enabled(True)
     assert engine.model_version == 1
-    assert not torch.equal(engine._flat.flat, before)
+    assert not torch.equal(engine._live.flat.flat, before)
 
 
 def test_only_one_server_process_trains(engine_of: EngineOf) -> None:
@@ -84,9 +84,9 @@ def test_every_step_changes_the_weights_in_use(engine_of: EngineOf) -> None:
         decision = engine.decide("b", observation)
         engine.forget("b")
         assert decision.version == step
-        published = engine._slots.data[step % engine._slots.count]
+        published = engine._live.slots.data[step % engine._live.slots.count]
         in_use = {name: value.clone() for name, value in engine.get_model_for_inference().state_dict().items()}
-        assert torch.equal(engine._flat.flat, published)
+        assert torch.equal(engine._live.flat.flat, published)
         if before is not None:
             assert any(not torch.equal(in_use[name], before[name]) for name in in_use), f"step {step} changed nothing"
         before = in_use
@@ -136,7 +136,7 @@ def create(settings, folder):
 
 def weights(engine: Engine) -> torch.Tensor:
     """The weights in use: float32 [n]."""
-    return engine._flat.flat.clone().view(torch.float32)
+    return engine._live.flat.flat.clone().view(torch.float32)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_step_that_fails_leaves_weights_and_learner_as_they_were(odd: Callable
     before = weights(engine)
 
     def spoil(gradient: torch.Tensor) -> torch.Tensor:
-        engine._flat.flat.zero_()
+        engine._live.flat.flat.zero_()
         if fault == "raises":
             raise RuntimeError("planted")
         return gradient * torch.nan

@@ -78,7 +78,7 @@ def test_a_large_model_is_read_in_place(engine_of: EngineOf) -> None:
     publish(engine, 1, 0.25)
     assert engine.decide("a", observe(1, 1, 1, 1)).version == 1
     weight = dict(engine.get_model_for_inference().named_parameters())["layer.weight"]
-    slot = engine._slots.data[1]
+    slot = engine._live.slots.data[1]
     assert slot.data_ptr() <= weight.data_ptr() < slot.data_ptr() + slot.numel()
 
 

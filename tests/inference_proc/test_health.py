@@ -132,15 +132,15 @@ def test_failures_on_the_decision_path_count_for_a_minute(
     """A gate that raises holds the action back; a beat notices it, and 60 s later it is forgotten."""
     engine = engine_of(application=rewarding_application, trainer={"enabled": False})
     now = [0.0]
-    health = Health(engine, clock=lambda: now[0])
-    assert health.troubles() == []
+    health = Health(engine.control, engine.lane, clock=lambda: now[0])
+    assert health.reasons(engine.application, is_stalled=False) == []
     assert engine.decide("a", np.array([0.95, 0.5], np.float32)).reason == "gate_error"
     health.look()
     now[0] = 59.0
-    (reason,) = health.troubles()
+    (reason,) = health.reasons(engine.application, is_stalled=False)
     assert "failed within the last 60 s (lane.errors: 1)" in reason
     now[0] = 61.0
-    assert health.troubles() == []
+    assert health.reasons(engine.application, is_stalled=False) == []
 
 
 def test_an_instance_that_was_stopped_is_the_only_reason(engine_of: Callable[..., Engine]) -> None:
