@@ -34,7 +34,7 @@ from _kit import awake_cores, machine
 from numpy.typing import NDArray
 from tandem.inference_proc.live_model import LiveModel
 from tandem.shared.experiences.batch import BatchRoom, RecordTensors
-from tandem.shared.experiences.forwarded_rewards import LETTER, outbox_rows
+from tandem.shared.experiences.forwarded_rewards import CELL, cell_rows
 from tandem.shared.experiences.lane import Lane
 from tandem.shared.experiences.records import KEY_BYTES, SEND, RecordLayout
 from tandem.shared.experiences.sampler import ReplayReader
@@ -85,7 +85,7 @@ def channel(part: str, weights: WeightsLayout) -> Iterator[Control]:
     try:
         create_array(name, "ring0", RECORDS.record, CAPACITY)
         create_array(name, "pending0", RECORDS.pending, 64)
-        create_array(name, "mail0", LETTER, outbox_rows(1, 64))
+        create_array(name, "mail0", CELL, cell_rows(1, 64))
         create_slots(control, weights, 4)
         Publisher(Slots(control, weights)).publish(torch.zeros(weights.data_bytes, dtype=torch.uint8), 0)
         control.finish()

@@ -76,7 +76,7 @@ class Recorder:
         encoded = encode_key(key, PENDING_KEY_BYTES)
         remembered = self._adopted.pop(encoded, None)
         if remembered is None:
-            entry = self.lane.post.find(encoded)
+            entry = self.lane.forwarded.find(encoded)
             empty = Remembered(encoded, deque(maxlen=10))
             remembered = empty if entry is None else self._from_entry(encoded, entry)
         evicted = None
@@ -88,7 +88,7 @@ class Recorder:
 
     def _follow(self, remembered: Remembered) -> None:
         """If the key was decided at another server process since, it is that decision that an observation rewards."""
-        entry = self.lane.post.find(remembered.encoded)
+        entry = self.lane.forwarded.find(remembered.encoded)
         if entry is not None:
             newer = self._from_entry(remembered.encoded, entry)
             remembered.context, remembered.action = newer.context, newer.action
@@ -147,7 +147,7 @@ class Recorder:
         """Complete what was rewarded at other server processes. Raises TandemError as `reward`."""
         lane = self.lane
         lane.check()
-        if lane.post.waiting:
+        if lane.forwarded.waiting:
             self._holding(lane.receive)
         if lane.arrived:
             self._tell_completed()

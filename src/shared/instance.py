@@ -25,7 +25,7 @@ from safetensors.torch import load as load_safetensors
 from .application import Application, load_application
 from .configuration.config import Config, parse, read_reloaded
 from .errors import CheckpointError, LayoutMismatch, TandemError
-from .experiences.forwarded_rewards import LETTER, outbox_rows
+from .experiences.forwarded_rewards import CELL, cell_rows
 from .experiences.records import RecordLayout
 from .memory.arrays import create_array
 from .memory.control import Control
@@ -140,11 +140,11 @@ def _create_segments(
 
 
 def _create_lanes(instance: str, config: Config, records: RecordLayout, mode: int) -> None:
-    letters = outbox_rows(config.inference.lanes, config.inference.pending_capacity)
+    messages = cell_rows(config.inference.lanes, config.inference.pending_capacity)
     for lane in range(config.inference.lanes):
         create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
         create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-        create_array(instance, f"mail{lane}", LETTER, letters, mode)
+        create_array(instance, f"mail{lane}", CELL, messages, mode)
 
 
 def _schema(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tandem.shared.experiences.forwarded_rewards import LETTER, outbox_rows
+from tandem.shared.experiences.forwarded_rewards import CELL, cell_rows
 from tandem.shared.experiences.lane import Lane
 from tandem.shared.experiences.records import PENDING_KEY_BYTES, SEND, RecordLayout, encode_key
 from tandem.shared.experiences.sampler import ReplayReader
@@ -124,7 +124,7 @@ def make_channel(
     for lane in range(lanes):
         create_array(name, f"ring{lane}", records.record, capacity, mode)
         create_array(name, f"pending{lane}", records.pending, pending, mode)
-        create_array(name, f"mail{lane}", LETTER, outbox_rows(lanes, pending), mode)
+        create_array(name, f"mail{lane}", CELL, cell_rows(lanes, pending), mode)
     create_slots(control, weights, slots, mode)
     channel = Channel(control, records, weights)
     if publish:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from proof import figure, size
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.forwarded_rewards import LETTER, Post, outbox_rows
+from tandem.shared.experiences.forwarded_rewards import CELL, ForwardedRewards, cell_rows
 from tandem.shared.experiences.records import checksum, key_hash
 from tandem.shared.experiences.replay import ExperienceReplayBuffer, buffer_stats
 from tandem.shared.instance import Instance
@@ -22,7 +22,7 @@ from tandem.shared.memory.arrays import SharedArray
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 NONSENSE = (0, 1, 2**31, 2**32 - 1, 2**48 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 WEIRD = (math.nan, math.inf, -math.inf, 1e39, 3.4e38, -1.0, 0.0)
-KINDS = ("bytes", "words", "counters", "entries", "letters", "rows")
+KINDS = ("bytes", "words", "counters", "entries", "messages", "rows")
 
 
 class Vandal:
@@ -34,7 +34,7 @@ class Vandal:
         self.lanes = self.control.get("lanes")
         waiting = self.control.get("pending_capacity")
         parts = [("ring", records.record, self.control.get("capacity")), ("pending", records.pending, waiting)]
-        parts.append(("mail", LETTER, outbox_rows(self.lanes, waiting)))
+        parts.append(("mail", CELL, cell_rows(self.lanes, waiting)))
         self.arrays = {
             (part, lane): SharedArray(instance.name, f"{part}{lane}", dtype, rows)
             for part, dtype, rows in parts
@@ -103,16 +103,16 @@ class Vandal:
                 number = place + 1 + len(array.array) * int(self.rng.choice([0, 1, 2**20, 2**55]))
                 self.row(array, place, lane << 48 | int(self.rng.integers(2**48)), number)
 
-    def letters(self) -> None:
+    def messages(self) -> None:
         """Letters for everything that waits, with right checksums and any reward."""
         waiting = self.control.get("pending_capacity")
         for (part, _), array in self.arrays.items():
             for place in range(self.lanes * waiting) if part == "mail" else ():
                 ticket = int(self.arrays["pending", place // waiting].words[place % waiting, 0])
                 with np.errstate(over="ignore"):
-                    letter = np.array([(ticket, WEIRD[int(self.rng.integers(len(WEIRD)))], 0)], LETTER)
-                letter["checksum"] = checksum(letter.tobytes()[:12], 0)
-                array.array[place] = letter[0]
+                    message = np.array([(ticket, WEIRD[int(self.rng.integers(len(WEIRD)))], 0)], CELL)
+                message["checksum"] = checksum(message.tobytes()[:12], 0)
+                array.array[place] = message[0]
         for lane in range(self.lanes):
             self.control.set(f"lane.{lane}.mail_head", self.number())
 
@@ -181,19 +181,19 @@ def small(toy_instance: Callable[..., Any]) -> Instance:
 
 @pytest.mark.timeout(3600)
 def test_promise_43_shared_memory(small: Instance, caplog: pytest.LogCaptureFixture) -> None:
-    """Random bytes, edge numbers, and entries, rows and letters that look right: nobody raises, hangs or miscounts."""
+    """Random bytes, edge numbers, and entries, rows and messages that look right: nobody raises, hangs or miscounts."""
     caplog.set_level(logging.CRITICAL)
     began = time.monotonic()
     rounds = strikes(small, size(24, 2000))
     assert time.monotonic() - began < 10 * rounds
-    figure(43, f"0 of {2 * rounds} strikes at lanes and outboxes raised or unbalanced a count")
+    figure(43, f"0 of {2 * rounds} strikes at lanes and segments raised or unbalanced a count")
 
 
 def test_a_letter_that_is_believed_is_found_out(
     small: Instance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same strikes stop an engine that takes every letter for what it says."""
+    """The same strikes stop an engine that takes every message for what it says."""
     caplog.set_level(logging.CRITICAL)
-    monkeypatch.setattr(Post, "_open", lambda self, sender, cell, ticket: 1e39)
+    monkeypatch.setattr(ForwardedRewards, "_open", lambda self, sender, cell, ticket: 1e39)
     with pytest.raises((AssertionError, OverflowError)):
         strikes(small, 2 * len(KINDS))

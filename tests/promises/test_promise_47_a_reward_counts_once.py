@@ -76,5 +76,5 @@ def test_promise_47_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp
 
 
 def test_a_lane_that_does_not_ask_loses_rewards(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
-    """The same comparison finds the rewards that a lane loses which settles decisions without looking for letters."""
+    """The same comparison finds the rewards that a lane loses which settles decisions without looking for messages."""
     assert reconcile(channel, nursery, tmp_path, "Oblivious", 8)["lost"] > 0

@@ -1,14 +1,14 @@
 """What a lane tells the others: rewards for their decisions, decisions of theirs that it superseded, keys it waits for.
 
 A reward may arrive at a server process that did not decide. It finds the decision in the pending tables, which
-everybody can read, and leaves a letter in its own outbox. That has one cell for every place of every lane's pending
+everybody can read, and leaves a message in its own segment. That has one cell for every place of every lane's pending
 table: what is acknowledged always has room, and waits as long as the decision does. The decision's owner takes it in
 with its next decision or beat, and looks for it before it gives the decision up. A cell names a ticket, and a ticket
 names one decision for ever.
 
-Nobody waits, so who comes first is settled by looks. A sender marks its cell, looks whether another has marked
-the same decision, writes the letter, and looks whether the owner has marked it meanwhile; the owner marks its own cell,
-then looks for letters. A letter is acknowledged only if the owner must see it.
+Nobody waits, so who comes first is settled by looks. A sender marks its cell, looks whether another has marked the
+same decision, writes the message, and looks whether the owner has marked it meanwhile; the owner marks its own cell,
+then looks for messages. A message is acknowledged only if the owner must see it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..values import storable_reward
 from .pending import KeyFilter, is_whole
 from .records import TICKET_BITS, RecordLayout, key_hash
 
-LETTER = np.dtype([("ticket", "<u8"), ("reward", "<f4"), ("checksum", "<u4")])
+CELL = np.dtype([("ticket", "<u8"), ("reward", "<f4"), ("checksum", "<u4")])
 SUPERSEDED = math.nan
 """In place of a reward: a newer decision waits under the same key elsewhere."""
 
@@ -41,9 +41,9 @@ _BITS = struct.Struct("<QI")
 _FLOAT = struct.Struct("<f")
 
 
-def outbox_rows(lanes: int, pending_capacity: int) -> int:
-    """Rows of an outbox: a cell for each place of each lane's pending table, then the bytes of the lane's KeyFilter."""
-    return lanes * pending_capacity + KeyFilter.size(pending_capacity) // LETTER.itemsize
+def cell_rows(lanes: int, pending_capacity: int) -> int:
+    """Rows of a segment: a cell for each place of each lane's pending table, then the lane's KeyFilter."""
+    return lanes * pending_capacity + KeyFilter.size(pending_capacity) // CELL.itemsize
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class Found:
         return int(self.entry["decided_ns"]), self.lane
 
 
-class Post:
-    """The outboxes of all lanes and the pending tables of the others, seen from lane `index`.
+class ForwardedRewards:
+    """The segments of all lanes and the pending tables of the others, seen from lane `index`.
 
-    `damaged(what)` is told of letters that make no sense. Not thread-safe: the lane holds its lock around every call.
+    `damaged(what)` is told of messages that make no sense. Not thread-safe: the lane holds its lock around every call.
     """
 
     def __init__(self, control: Control, records: RecordLayout, index: int, damaged: Callable[[str], None]) -> None:
@@ -78,16 +78,16 @@ class Post:
         self._damaged = damaged
         lanes: int = control.get("lanes")
         self._capacity: int = control.get("pending_capacity")
-        rows = outbox_rows(lanes, self._capacity)
-        outboxes = [SharedArray(control.instance, f"mail{lane}", LETTER, rows) for lane in range(lanes)]
+        rows = cell_rows(lanes, self._capacity)
+        segments = [SharedArray(control.instance, f"mail{lane}", CELL, rows) for lane in range(lanes)]
         # An unsigned word can hold whatever lies there; a float or a text could not be compared.
-        self._cells = [outbox.word_view for outbox in outboxes]
+        self._cells = [segment.word_view for segment in segments]
         self._own = self._cells[index]
         self._my_cells = (HEADER_BYTES >> 3) + 2 * index * self._capacity
-        self._to_me = [outbox.words[index * self._capacity : (index + 1) * self._capacity] for outbox in outboxes]
-        self._from_me = outboxes[index].words[: lanes * self._capacity]
-        filters = HEADER_BYTES + lanes * self._capacity * LETTER.itemsize
-        self._filters = [KeyFilter(outbox.raw[filters:], self._capacity) for outbox in outboxes]
+        self._to_me = [segment.words[index * self._capacity : (index + 1) * self._capacity] for segment in segments]
+        self._from_me = segments[index].words[: lanes * self._capacity]
+        filters = HEADER_BYTES + lanes * self._capacity * CELL.itemsize
+        self._filters = [KeyFilter(segment.raw[filters:], self._capacity) for segment in segments]
         self.filter = self._filters[index]
         self._tables = {
             lane: SharedArray(control.instance, f"pending{lane}", records.pending, self._capacity).array
@@ -108,10 +108,10 @@ class Post:
         self._barrier = threading.Lock()
 
     def settle(self) -> None:
-        """Begin, or begin again after an exception: nothing half done is left in the lane's outbox."""
+        """Begin, or begin again after an exception: nothing half done is left in the lane's segment."""
         self._from_me[self._from_me[:, 1] == 0, 0] = 0
         self._to_me[self._index][:] = 0
-        # A letter that was written and not announced is announced now.
+        # A message that was written and not announced is announced now.
         self._announce()
         self._read = [-1] * len(self._heads)
 
@@ -128,7 +128,7 @@ class Post:
         return (HEADER_BYTES >> 3) + 2 * (lane * self._capacity + place)
 
     def _open(self, sender: int, cell: int, ticket: int) -> float | None:
-        """What a letter says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
+        """What a message says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
         content = self._cells[sender][cell + 1]
         bits, checksum = content & 0xFFFFFFFF, content >> 32
         reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
@@ -138,13 +138,13 @@ class Post:
             if len(self._told) > 1000:
                 self._told.clear()
             self._told[sender, cell] = content
-            self._damaged("a letter")
+            self._damaged("a message")
         return None
 
     # Looking for decisions of others
 
     def look(self, key: bytes, hashed: int | None = None) -> list[Found]:
-        """The decisions that wait under the key in other lanes, whether they have a letter or not, newest first."""
+        """The decisions that wait under the key in other lanes, whether they have a message or not, newest first."""
         words, found = self._words, []
         if hashed is None:
             hashed = key_hash(key)
@@ -167,7 +167,7 @@ class Post:
         return None
 
     def is_settled(self, found: Found) -> bool:
-        """True if a letter or its owner has decided already what becomes of the decision."""
+        """True if a message or its owner has decided already what becomes of the decision."""
         cell, ticket = self._cell(found.lane, found.place), found.ticket
         return any(
             cells[cell] == ticket and (sender == found.lane or self._open(sender, cell, ticket) is not None)
@@ -177,7 +177,7 @@ class Post:
     # Sending
 
     def send(self, found: Found, reward: float) -> bool:
-        """Leave a reward, or SUPERSEDED, for a decision of another lane. False if it has its letter already.
+        """Leave a reward, or SUPERSEDED, for a decision of another lane. False if it has its message already.
 
         True means that the owner will take it, whoever that is by then. Raises ValueError for a number that a record
         cannot hold. Called while holding the lane.
@@ -205,7 +205,7 @@ class Post:
         self._words[self._head] = (self._words[self._head] + 1) & WORD
 
     def _is_contested(self, found: Found, cell: int, ticket: int) -> bool:
-        """True if somebody else has marked the decision; a sender's mark without a letter counts while it lives."""
+        """True if somebody else has marked the decision; a sender's mark without a message counts while it lives."""
         return any(
             cells[cell] == ticket
             and (sender == found.lane or self._open(sender, cell, ticket) is not None or self._lives(sender))
@@ -214,9 +214,9 @@ class Post:
         )
 
     def _is_too_late(self, found: Found, cell: int, ticket: int) -> bool:
-        """True if a letter that was just written need not be seen by the owner, or is not the only one.
+        """True if a message that was just written need not be seen by the owner, or is not the only one.
 
-        An owner that has marked the decision looked for letters afterwards, perhaps before this one was there. A mark
+        An owner that has marked the decision looked for messages afterwards, perhaps before this one was there. A mark
         is overwritten only after the entry was cleared.
         """
         if self._cells[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
@@ -235,12 +235,12 @@ class Post:
 
     @property
     def waiting(self) -> bool:
-        """True if another lane has sent letters, to whomever, since `receive` looked."""
+        """True if another lane has sent messages, to whomever, since `receive` looked."""
         words = self._words
         return [words[at] for at in self._heads] != self._read
 
     def receive(self, tickets: NDArray[np.uint64]) -> list[tuple[int, float]]:
-        """Places of this lane's pending table (whose tickets are given, uint64[n]) and what their letters say."""
+        """Places of this lane's pending table (whose tickets are given, uint64[n]) and what their messages say."""
         heads = [self._words[at] for at in self._heads]
         found = []
         for sender, head, read in zip(self._tables, heads, self._read, strict=True):
@@ -255,9 +255,9 @@ class Post:
         return found
 
     def mark(self, place: int, ticket: int) -> float | None:
-        """The owner is about to settle its decision `ticket` in `place`: what its letter says, None without one.
+        """The owner is about to settle its decision `ticket` in `place`: what its message says, None without one.
 
-        No letter that is not returned here will have been acknowledged.
+        No message that is not returned here will have been acknowledged.
         """
         cell, words = self._my_cells + 2 * place, self._words
         self._own[cell] = ticket

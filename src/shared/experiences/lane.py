@@ -19,7 +19,7 @@ from ..memory.claim import WORD, Claim, Refusal, is_owned
 from ..memory.control import Control
 from ..memory.segments import claim_segment
 from ..values import storable_reward
-from .forwarded_rewards import SUPERSEDED, Post
+from .forwarded_rewards import SUPERSEDED, ForwardedRewards
 from .pending import PendingTable
 from .records import RecordLayout, key_hash
 from .ring import RingWriter
@@ -32,7 +32,7 @@ class Lane(RingWriter):
 
     def __init__(self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float) -> None:
         super().__init__(control, records, claim, lock_timeout)
-        self.post = Post(control, records, self.index, self.note_damage)
+        self.forwarded = ForwardedRewards(control, records, self.index, self.note_damage)
         self._reward_words = [
             self.at[name] for name in ("reward_count", "reward_sum", "rewarding", "reward_due", "sum_due")
         ]
@@ -40,7 +40,7 @@ class Lane(RingWriter):
         """Records completed by rewards from other lanes, until `collect` returns them."""
         capacity = control.get("pending_capacity")
         table = SharedArray(control.instance, f"pending{self.index}", records.pending, capacity)
-        self.pending = PendingTable(table, records, self.index, self.post.filter)
+        self.pending = PendingTable(table, records, self.index, self.forwarded.filter)
         self.settle(same_owner=False)
         self.receive()
         for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
@@ -86,7 +86,7 @@ class Lane(RingWriter):
             self.pending.adopt()
         settle(self, same_owner=same_owner)
         # Last: until here a mark says that its decision may be complete already.
-        self.post.settle()
+        self.forwarded.settle()
 
     def complete(self, key: bytes, reward: float) -> np.void | None:
         """Complete the decision pending under `key`; the appended record, or None if there is none.
@@ -97,7 +97,7 @@ class Lane(RingWriter):
         place = self.pending.place_of(key)
         if place is None:
             return None
-        said = self.post.mark(place, self.pending.ticket_in(place))
+        said = self.forwarded.mark(place, self.pending.ticket_in(place))
         if said is None:
             return self._finish(key, place, reward)
         self._obey(key, place, said)
@@ -122,7 +122,7 @@ class Lane(RingWriter):
         return self.record(number)
 
     def _obey(self, key: bytes, place: int, said: float) -> None:
-        """Do with a decision what its letter says."""
+        """Do with a decision what its message says."""
         if math.isnan(said):
             self._remove(key, "superseded")
         else:
@@ -140,7 +140,7 @@ class Lane(RingWriter):
         if number is None:
             self.count("refused_rewards")
             return False
-        if self.post.waiting:
+        if self.forwarded.waiting:
             self.receive()
         before = len(self.arrived)
         row = self.complete(key, number)
@@ -149,11 +149,11 @@ class Lane(RingWriter):
         if len(self.arrived) > before:
             self.count("repeated")
             return False
-        found = self.post.look(key)
+        found = self.forwarded.look(key)
         if not found:
             self.count("unmatched")
             return False
-        if not self.post.send(found[0], number):
+        if not self.forwarded.send(found[0], number):
             self.count("repeated")
             return False
         self.count("forwarded")
@@ -161,7 +161,7 @@ class Lane(RingWriter):
 
     def receive(self) -> None:
         """Take in what other lanes sent; `arrived` gets the completed records. Called while holding the lane."""
-        for place, said in self.post.receive(self.pending.tickets):
+        for place, said in self.forwarded.receive(self.pending.tickets):
             key = self.pending.key_in(place)
             if key is not None:
                 self._obey(key, place, said)
@@ -186,15 +186,15 @@ class Lane(RingWriter):
         if replaces:
             self.count("superseded")
         self._sync_pending()
-        for found in self.post.look(key, hashed):
+        for found in self.forwarded.look(key, hashed):
             if found.order < (decided, self.index):
-                self.post.send(found, SUPERSEDED)
+                self.forwarded.send(found, SUPERSEDED)
             else:
                 self.drop(key, "superseded")
 
     def _yield_to_newer(self, key: bytes) -> None:
         """Supersede an adopted decision if the key was decided elsewhere while nobody owned the lane."""
-        found, entry = self.post.look(key), self.pending.entry(key)
+        found, entry = self.forwarded.look(key), self.pending.entry(key)
         if found and entry is not None and found[0].order > (int(entry["decided_ns"]), self.index):
             self.drop(key, "superseded")
 
@@ -202,7 +202,7 @@ class Lane(RingWriter):
         """Take in what other lanes have acknowledged for a decision that is about to go."""
         place = self.pending.place_of(key)
         if place is not None:
-            said = self.post.mark(place, self.pending.ticket_in(place))
+            said = self.forwarded.mark(place, self.pending.ticket_in(place))
             if said is not None:
                 self._obey(key, place, said)
 
@@ -234,7 +234,7 @@ class Lane(RingWriter):
         """See RingWriter."""
         refusal = super().refuse(why)
         self.pending.close(refusal)
-        self.post.close(refusal)
+        self.forwarded.close(refusal)
         return refusal
 
     def _sync_pending(self) -> None:

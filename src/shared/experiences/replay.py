@@ -151,9 +151,9 @@ class ExperienceReplayBuffer:
         with self.lane.hold() as held:
             if not held:
                 return None
-            if self.lane.post.waiting:
+            if self.lane.forwarded.waiting:
                 self.lane.collect()
-            elsewhere = None if key in self.lane.pending else self.lane.post.find(key)
+            elsewhere = None if key in self.lane.pending else self.lane.forwarded.find(key)
             row: Any = self.lane.reward(key, reward)
         if row is False:
             log.warning("territory %r: the reward %r was not taken", territory_id, reward)

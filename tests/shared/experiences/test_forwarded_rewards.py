@@ -88,7 +88,7 @@ def test_an_acknowledged_reward_counts_whatever_the_owner_does_next(channel: Mak
 
 
 def test_a_late_reward_never_goes_to_a_newer_decision(toy_instance: Callable[..., Any]) -> None:
-    """A letter names a ticket: a newer decision under the same key keeps waiting."""
+    """A message names a ticket: a newer decision under the same key keeps waiting."""
     owner, other = two_lanes(toy_instance())
     owner.add(pending("x"))
     other.update_pending_reward("x", 0.25)
@@ -180,14 +180,14 @@ def test_keys_that_differ_by_a_zero_byte_are_different(channel: MakeChannel) -> 
 
 
 def test_a_damaged_letter_is_not_delivered(toy_instance: Callable[..., Any]) -> None:
-    """A flipped bit in a letter is noticed, counted, and told once."""
+    """A flipped bit in a message is noticed, counted, and told once."""
     owner, other = two_lanes(toy_instance())
     owner.add(pending("x"))
     other.update_pending_reward("x", 0.5)
     path = segment_path(owner.control.instance, f"mail{other.lane.index}")
-    letters = np.memmap(path, np.uint64, "r+", 4096).reshape(-1, 2)
-    place = int(np.flatnonzero(letters[:, 0] == int(owner.lane.pending.entry(b"x")["ticket"]))[0])
-    letters[place, 1] ^= 1
+    messages = np.memmap(path, np.uint64, "r+", 4096).reshape(-1, 2)
+    place = int(np.flatnonzero(messages[:, 0] == int(owner.lane.pending.entry(b"x")["ticket"]))[0])
+    messages[place, 1] ^= 1
     assert owner.lane.collect() == []
     assert owner.lane.collect() == []
     assert (owner.lane.get("pending"), owner.lane.get("damaged")) == (1, 1)
@@ -203,10 +203,10 @@ def test_a_reward_that_no_record_can_hold_is_refused_where_it_comes_in(
     for buffer in (owner, other):
         assert buffer.update_pending_reward("x", value) is None
         assert buffer.lane.get("refused_rewards") == 1
-    found = other.lane.post.look(b"x")[0]
+    found = other.lane.forwarded.look(b"x")[0]
     if isinstance(value, float) and not math.isnan(value):
         with pytest.raises(ValueError, match="cannot be stored"):
-            other.lane.post.send(found, value)
+            other.lane.forwarded.send(found, value)
     owner.lane.collect()
     assert owner.update_pending_reward("x", 3e38) is not None
 
@@ -268,13 +268,13 @@ def test_a_sender_that_fails_anywhere_blocks_nobody(channel: MakeChannel) -> Non
 
 
 def test_a_mark_of_a_dead_sender_blocks_nobody(channel: MakeChannel) -> None:
-    """A process that died between its mark and its letter leaves the decision to the next reward."""
+    """A process that died between its mark and its message leaves the decision to the next reward."""
     made = channel(lanes=3)
     owner, dead, sender = made.claim(), made.claim(), made.claim()
     wait_for_reward(owner, "x", 5)
-    found = sender.post.look(key_of("x"))[0]
-    cell = dead.post._cell(found.lane, found.place)
-    dead.post._cells[dead.index][cell] = found.ticket
+    found = sender.forwarded.look(key_of("x"))[0]
+    cell = dead.forwarded._cell(found.lane, found.place)
+    dead.forwarded._cells[dead.index][cell] = found.ticket
     assert not give(sender, "x", 1.0)
     made.control.set(f"lane.{dead.index}.owner_ticks", 1)
     assert give(sender, "x", 5.0)
