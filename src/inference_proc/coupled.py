@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from ..shared.errors import ApplicationError
-from ..shared.experiences.outliers import RewardBounds
 from ..shared.experiences.records import SEND
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, Learner, StepResult, copied_state, history_row, load_learner, make_batch
-from ..shared.learning_watch import LearningWatch
 from ..shared.telemetry.training_metrics import TrainingMetrics
+from ..shared.training.outliers import RewardBounds
+from ..shared.training.watch import LearningWatch
 from ..shared.weights.binding import Binding
 from ..shared.weights.finite import became_not_finite
 from ..shared.weights.flat_model import FlatModel

@@ -21,9 +21,9 @@ from ..shared.errors import CheckpointError, TandemError
 from ..shared.experiences.replay import ExperienceReplayBuffer
 from ..shared.experiences.strategies import Prioritized
 from ..shared.learning import Learner, StepResult, event_row, history_row, make_batch, training_rewards
-from ..shared.learning_watch import LearningWatch
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.training_metrics import TrainingMetrics
+from ..shared.training.watch import LearningWatch
 from ..shared.weights.checkpoints import Checkpoint
 from ..shared.weights.flat_model import FlatModel
 from .candidate import RANDOM, Candidate, TrainerFailed

@@ -1,7 +1,7 @@
 """Why nobody learns although everything runs: the reasons that every surface gives, from the control segment alone.
 
 Standard library only: `ctl status`, `ctl check`, `/health`, the dashboard and Prometheus ask the same function and say
-the same. The facts are written by learning_watch.py, and those about choices by the trainer's choices.py.
+the same. The facts are written by training/watch.py, and those about choices by the trainer's choice_watch.py.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shared.application import Application
-from ...shared.experiences.outliers import OBSERVATIONS_BEYOND, LearnedRange, RewardBounds, Tickets
-from ...shared.experiences.record_check import RecordCheck
 from ...shared.memory.control import Control
+from ...shared.training.outliers import OBSERVATIONS_BEYOND, LearnedRange, RewardBounds, Tickets
+from ...shared.training.record_check import RecordCheck
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shared.configuration.config import ContinuousTrainingConfig
-from ...shared.experiences.outliers import RewardBounds
-from ...shared.experiences.record_check import RecordCheck
 from ...shared.experiences.records import SEND, TICKET_BITS
 from ...shared.experiences.sampler import ReplayReader
 from ...shared.memory.control import Control
+from ...shared.training.outliers import RewardBounds
+from ...shared.training.record_check import RecordCheck
 
 _AT_ONCE = 4096
 """Newest decisions of each lane looked at in one turn; older ones are skipped."""

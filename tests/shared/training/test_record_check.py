@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tandem.shared.application import ActionHead
-from tandem.shared.experiences.record_check import RecordCheck
 from tandem.shared.experiences.records import SEND, TICKET_BITS, WAIT, RecordLayout
+from tandem.shared.training.record_check import RecordCheck
 
 LAYOUT = RecordLayout(features=2, heads=2, components=0)
 CHECK = RecordCheck((ActionHead("place", 3), ActionHead("kind", 2)), lanes=2)

@@ -7,8 +7,8 @@ from itertools import count
 
 import numpy as np
 import pytest
-from tandem.shared.experiences.outliers import LearnedRange, RewardBounds, Tickets
 from tandem.shared.experiences.records import SEND, WAIT, RecordLayout
+from tandem.shared.training.outliers import LearnedRange, RewardBounds, Tickets
 
 
 class Stream:

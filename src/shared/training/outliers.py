@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import SEND
+from ..experiences.records import SEND
 
 _KEPT = 512
 _ENOUGH = 8

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tandem.shared.learning_watch import Coast, is_moved, parameter_bytes
+from tandem.shared.training.watch import Coast, is_moved, parameter_bytes
 from tandem.shared.weights.flat_model import FlatModel
 
 torch.set_num_threads(1)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .memory import layout
-from .memory.control import Control
-from .weights.flat_model import FlatModel
+from ..memory import layout
+from ..memory.control import Control
+from ..weights.flat_model import FlatModel
 
 STILL = 1e-9
 """Parameters that a step moves by less than this share of their norm stand still."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..application import ActionHead
-from .records import SEND, TICKET_BITS
+from ..experiences.records import SEND, TICKET_BITS
 
 _VERSIONS = np.uint64(2**62)
 
