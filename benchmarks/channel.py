@@ -133,9 +133,10 @@ class Adding:
     def add(self) -> None:
         """One record, complete: the lock, its ticket, its bytes, the row protocol and the counters."""
         lane, now = self.lane, 1.5e9
-        if lane.acquire():
-            ticket = lane.next_ticket()
-            lane.append(
+        writer = lane.acquire()
+        if writer is not None:
+            ticket = writer.next_ticket()
+            writer.append(
                 RECORDS.pack(
                     ticket, 7, now, 0.5, 0.25, 0.1, 0.2, SEND, (3, 1), self.observation, self.parts, b"territory_0_0"
                 )
@@ -167,9 +168,10 @@ class Adding:
 
     def add_batch(self) -> None:
         """256 records that were decided together."""
-        if self.lane.acquire():
-            self.lane.count("decided", len(self.batch))
-            self.lane.append_many(self.batch)
+        writer = self.lane.acquire()
+        if writer is not None:
+            writer.count("decided", len(self.batch))
+            writer.append_many(self.batch)
             self.lane.unlock()
 
 
@@ -256,9 +258,10 @@ def child(role: str, name: str, size: int) -> None:
         started, before = time.perf_counter(), lane.get("head")
         while not stop:
             for payload in payloads:
-                if lane.acquire():
-                    lane.next_ticket()
-                    lane.append(payload)
+                writer = lane.acquire()
+                if writer is not None:
+                    writer.next_ticket()
+                    writer.append(payload)
                     lane.unlock()
         figures["adds_per_s"] = (lane.get("head") - before) / (time.perf_counter() - started)
     else:

@@ -41,10 +41,10 @@ import torch
 import yaml
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import TandemError
-from tandem.shared.experiences.records import PREFIX_BYTES, checksum
 from tandem.shared.experiences.replay import buffer_stats
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory.processes import is_same_process
+from tandem.shared.memory.rows import PREFIX_BYTES, checksum
 from tandem.shared.memory.segments import FOLDER, PREFIX, segment_path
 from tandem.supervisor.display import status
 from websockets.exceptions import WebSocketException
@@ -383,7 +383,7 @@ class Fuzz:
         self.honest()
         lane = self.engine.lane
         observation, action, value = self.last
-        row = lane.record(lane.get("head"))
+        row = lane.ring.record(lane.get("head"))
         seen = (row["observation"], tuple(int(choice) for choice in row["action"]), float(row["actual_reward"]))
         if not np.array_equal(seen[0], observation) or seen[1:] != (action, value):
             self.wrong(f"the record of a decision, after {what}", f"{seen} is not {self.last}")

@@ -206,7 +206,7 @@ class Engine:
                 for turn in encoded:
                     decision = turn.result
                     if type(decision) is Decision:
-                        self.lane.count_decision(SEND if decision.send else WAIT, decision.version, share)
+                        self.lane.counters.count_decision(SEND if decision.send else WAIT, decision.version, share)
 
     def _encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
         """The turns that can be encoded, and their features float32[B, F]; the others get their exception."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
+from ..shared.experiences.lane_writer import LaneWriter
 from ..shared.experiences.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
 from ..shared.instance import Instance
 from ..shared.rate_limit import RateLimit
@@ -98,13 +99,13 @@ class Recorder:
         remembered = self._keys.pop(key, None)
         encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
         self._adopted.pop(encoded, None)
-        self._holding(lambda: self.lane.drop(encoded))
+        self._holding(lambda writer: writer.drop(encoded))
 
     def clear(self) -> None:
         """Forget every key, and every experience of this lane."""
         self._keys.clear()
         self._adopted.clear()
-        self._holding(self.lane.clear)
+        self._holding(LaneWriter.clear)
 
     def reward(self, encoded: bytes, value: float) -> bool:
         """Complete the decision pending under the encoded key, wherever it was made.
@@ -113,26 +114,26 @@ class Recorder:
         pending, it has its reward already, or the value is not a number that a record can hold. Raises TandemError if
         the lane is not this process's any more, and nothing else.
         """
-        given = self._holding(lambda: self.lane.reward(encoded, value))
-        if self.lane.arrived:
-            self._tell_completed()
+        given = self._holding(lambda writer: writer.reward(encoded, value))
+        self._tell_completed()
         if given is None or isinstance(given, bool):
             return given is True
         if self._completed is not None:
             self._completed(given)
         return True
 
-    def _holding(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, done while holding the lane; None if the lane was not to be had in time.
+    def _holding(self, work: Callable[[LaneWriter], Any]) -> Any:
+        """What `work` returns, done with the lane's writer; None if the lane was not to be had in time.
 
         None also if shared memory holds data that make no sense: that is counted, and the next holder settles it.
         """
         lane = self.lane
         try:
-            if not lane.acquire():
+            writer = lane.acquire()
+            if writer is None:
                 return None
             try:
-                result = work()
+                result = work(writer)
             except BaseException:
                 lane.let_go()
                 raise
@@ -148,14 +149,12 @@ class Recorder:
         lane = self.lane
         lane.check()
         if lane.forwarded.waiting:
-            self._holding(lane.receive)
-        if lane.arrived:
-            self._tell_completed()
+            self._holding(LaneWriter.receive)
+        self._tell_completed()
 
     def _tell_completed(self) -> None:
-        rows, self.lane.arrived = self.lane.arrived, []
-        if self._completed is not None:
-            for row in rows:
+        for row in self.lane.take_arrived():
+            if self._completed is not None:
                 self._completed(row)
 
     def record(self, turn: Turn) -> bool:
@@ -174,10 +173,11 @@ class Recorder:
         if is_finite_record(turn.features, expected, *components):
             values = (turn.version, turn.timestamp, expected, math.nan, draw.probability, confidence, decision)
             values = (*values, draw.action, turn.features, components, place)
-        if not lane.acquire():
+        writer = lane.acquire()
+        if writer is None:
             return True
         try:
-            stored = self._store(remembered, values, is_trainable)
+            stored = self._store(writer, remembered, values, is_trainable)
         except BaseException:
             lane.let_go()
             raise
@@ -186,30 +186,31 @@ class Recorder:
             self._completed(stored)
         return stored is not False
 
-    def _store(self, remembered: Remembered, values: tuple[Any, ...] | None, is_trainable: bool) -> np.void | bool:
-        """Store a decision of these values (see RecordLayout.pack), while holding the lane. False: they are no record.
+    def _store(
+        self, writer: LaneWriter, remembered: Remembered, values: tuple[Any, ...] | None, is_trainable: bool
+    ) -> np.void | bool:
+        """Store a decision of these values (see RecordLayout.pack). False: they are no record.
 
         The record if it is complete and `completed` is to be told.
         """
-        lane = self.lane
-        ticket = lane.next_ticket()
+        ticket = writer.next_ticket()
         payload = None
         if values is not None:
             with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
-                payload = lane.records.pack(ticket, *values)
+                payload = self.lane.records.pack(ticket, *values)
         if payload is None:
-            lane.count("rejected")
+            writer.count("rejected")
             return False
         if remembered.executed:
             context = b"" if remembered.context is None else remembered.context.tobytes()
-            lane.defer(ticket, payload, remembered.encoded, context)
+            writer.defer(ticket, payload, remembered.encoded, context)
         elif self._train_on_wait:
-            number = lane.append(payload)
+            number = writer.append(payload)
             if self._completed is not None and is_trainable:
-                return lane.record(number)
+                return writer.record(number)
         else:
-            lane.count("untrained")
-            lane.count("completed")
+            writer.count("untrained")
+            writer.count("completed")
         return True
 
     def expire(self) -> None:
@@ -219,9 +220,8 @@ class Recorder:
             return
         self._next_expiry = now + _EXPIRY_INTERVAL
         before = now - int(self._pending_timeout * 1e9)
-        expired = set(self._holding(lambda: self.lane.expire(before)) or ())
-        if self.lane.arrived:
-            self._tell_completed()
+        expired = set(self._holding(lambda writer: writer.expire(before)) or ())
+        self._tell_completed()
         if not expired:
             return
         for encoded in expired:

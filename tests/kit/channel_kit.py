@@ -168,11 +168,11 @@ def payload(records: RecordLayout, ticket: int, stamp: int, reward: float | None
 
 def add(lane: Lane, stamp: int) -> int:
     """Append one self-verifying record under the lane's lock; its number, or 0 if the lock was not to be had."""
-    with lane.hold() as held:
-        if not held:
+    with lane.hold() as writer:
+        if writer is None:
             return 0
-        ticket = lane.next_ticket()
-        return lane.append(payload(lane.records, ticket, stamp, value_of(stamp)))
+        ticket = writer.next_ticket()
+        return writer.append(payload(lane.records, ticket, stamp, value_of(stamp)))
 
 
 def value_of(stamp: int) -> float:
@@ -181,9 +181,10 @@ def value_of(stamp: int) -> float:
 
 def wait_for_reward(lane: Lane, key: str, stamp: int) -> None:
     """Store one self-verifying pending decision under `key`."""
-    with lane.hold():
-        ticket = lane.next_ticket()
-        lane.defer(ticket, payload(lane.records, ticket, stamp), key_of(key), b"")
+    with lane.hold() as writer:
+        assert writer is not None
+        ticket = writer.next_ticket()
+        writer.defer(ticket, payload(lane.records, ticket, stamp), key_of(key), b"")
 
 
 def key_of(key: str) -> bytes:
@@ -206,7 +207,7 @@ def batch_of(lane: Lane, stamp: int, size: int) -> np.ndarray[Any, Any]:
     """`size` self-verifying records from `stamp` on, ready for `append_many`."""
     rows = np.zeros(size, lane.records.record)
     for place in range(size):
-        body = payload(lane.records, lane.next_ticket(), stamp + place, value_of(stamp + place))
+        body = payload(lane.records, lane.counters.next_ticket(), stamp + place, value_of(stamp + place))
         rows[place] = np.frombuffer(bytes(16) + body, lane.records.record)[0]
     return rows
 

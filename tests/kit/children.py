@@ -186,8 +186,8 @@ def write_rows(name: str, lane: str = "Lane", count: int = 0, batch: int = 1) ->
             written += 1
             add(end, written)
         else:
-            with end.hold():
-                end.append_many(batch_of(end, written + 1, batch))
+            with end.hold() as writer:
+                writer.append_many(batch_of(end, written + 1, batch))
             written += batch
     return {"written": written, "head": end.get("head")}
 
@@ -240,8 +240,8 @@ def write_after_stop(name: str, lane: str = "Lane") -> dict[str, Any]:
         try:
             add(end, stamp)
             wait_for_reward(end, "b", stamp)
-            with end.hold():
-                end.reward(key_of("a"), 1.0)
+            with end.hold() as writer:
+                writer.reward(key_of("a"), 1.0)
             done["written"] += 1
         except TandemError:
             done["refused"] += 1
@@ -290,12 +290,12 @@ def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int
             else:
                 for _ in range(2 if choice < 0.5 else 1):
                     with end.hold():
-                        taken = end.reward(key_of(key), value) is not False
+                        taken = end._writer.reward(key_of(key), value) is not False
                     file.write(f"{value}\n" if taken else f"refused {value}\n")
                     file.flush()
             if number % 5 == 0:
                 with end.hold():
-                    end.collect()
+                    end._writer.collect()
     end.release()
 
 
@@ -389,10 +389,10 @@ def mixed_step(end: Any, stamp: int) -> None:
         oldest = end.pending.keys()[0]
         entry = end.pending.entry(oldest)
         with end.hold():
-            end.complete(oldest, value_of(int(entry["version"])))
+            end._writer.complete(oldest, value_of(int(entry["version"])))
     if stamp % 17 == 0:
         with end.hold():
-            end.drop(key_of(key))
+            end._writer.drop(key_of(key))
 
 
 # Creation and counters

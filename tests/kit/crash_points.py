@@ -108,23 +108,23 @@ def lane_of(name: str, writer: str) -> Any:
 def append_call(name: str, writer: str) -> Callable[[], Any]:
     end = lane_of(name, writer)
     stamp = end.get("tickets") + 1
-    return lambda: end.append(payload(end.records, end.next_ticket(), stamp, value_of(stamp)))
+    return lambda: end._writer.append(payload(end.records, end._writer.next_ticket(), stamp, value_of(stamp)))
 
 
 def append_many_call(name: str, writer: str) -> Callable[[], Any]:
     end = lane_of(name, writer)
     rows = batch_of(end, end.get("tickets") + 1, BATCH)
-    return lambda: end.append_many(rows)
+    return lambda: end._writer.append_many(rows)
 
 
 def complete_call(name: str, writer: str) -> Callable[[], Any]:
     end = lane_of(name, writer)
     for key in end.pending.keys():  # noqa: SIM118
-        end.drop(key)
+        end._writer.drop(key)
     stamp = end.get("tickets") + 1
     wait_for_reward(end, "other", stamp)
     wait_for_reward(end, "a", stamp + 1)
-    return lambda: end.complete(key_of("a"), value_of(stamp + 1))
+    return lambda: end._writer.complete(key_of("a"), value_of(stamp + 1))
 
 
 def defer_call(name: str, writer: str) -> Callable[[], Any]:
@@ -133,8 +133,8 @@ def defer_call(name: str, writer: str) -> Callable[[], Any]:
     wait_for_reward(end, "a", stamp)
 
     def call() -> None:
-        ticket = end.next_ticket()
-        end.defer(ticket, payload(end.records, ticket, stamp + 1), key_of("a"), b"")
+        ticket = end._writer.next_ticket()
+        end._writer.defer(ticket, payload(end.records, ticket, stamp + 1), key_of("a"), b"")
 
     return call
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from tandem.shared.experiences.lane import Lane
-from tandem.shared.experiences.records import PREFIX_BYTES, checksum
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory import layout
 from tandem.shared.memory.arrays import HEADER_BYTES, SharedArray
 from tandem.shared.memory.control import Control
+from tandem.shared.memory.rows import PREFIX_BYTES, checksum
 from tandem.shared.weights.publisher import Publisher
 from tandem.shared.weights.slots import Slots
 from tandem.shared.weights.slots import checksum as weights_checksum
@@ -98,11 +98,15 @@ class _Appending(Lane):
     def __init__(self, control: Control, records: Any, *arguments: Any) -> None:
         super().__init__(control, records, *arguments)
         self.mutant_ring = SharedArray(control.instance, f"ring{self.index}", records.record, control.get("capacity"))
+        self._writer.append = self.append  # type: ignore[method-assign]
+
+    def append(self, payload: bytes) -> int:
+        return self.ring.append(payload)
 
     def place(self) -> tuple[int, int, int]:
         """Number, first byte and first word of the next record."""
         number = self.get("head") + 1
-        start = HEADER_BYTES + (number - 1) % self.capacity * self.mutant_ring.row_bytes
+        start = HEADER_BYTES + (number - 1) % self.ring.capacity * self.mutant_ring.row_bytes
         return number, start, start >> 3
 
     def write_payload(self, start: int, payload: bytes) -> None:
@@ -154,7 +158,7 @@ class Lockless(Lane):
 
     @contextmanager
     def hold(self) -> Any:
-        yield True
+        yield self._writer
 
 
 class Heedless(Lane):
@@ -170,12 +174,14 @@ class Heedless(Lane):
 class Oblivious(Lane):
     """Gives decisions up, and completes them, without looking whether another process has a reward for them."""
 
-    def complete(self, key: bytes, reward: float) -> Any:
-        place = self.pending.place_of(key)
-        return None if place is None else self._finish(key, place, reward)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._writer.complete = self._complete  # type: ignore[method-assign]
+        self._writer._ask_before_removing = lambda key: None  # type: ignore[method-assign]
 
-    def _ask_before_removing(self, key: bytes) -> None:
-        pass
+    def _complete(self, key: bytes, reward: float) -> Any:
+        place = self.pending.place_of(key)
+        return None if place is None else self._writer._finish(key, place, reward)
 
 
 class HeedlessPublisher(_Publishing):

@@ -76,7 +76,7 @@ def mismatches(name: str, nursery: Any, engine: Engine, decisions: int, enough: 
         engine.reward("key", 0.5)
         chance = 1 / (1 + np.exp(-logit(decision.version)))
         expected = chance if decision.action == (1,) else 1 - chance
-        row = engine.lane.record(number + 1)
+        row = engine.lane.ring.record(number + 1)
         versions.add(decision.version)
         wrong += abs(float(row["probability"]) - expected) > 1e-5 or int(row["version"]) != decision.version
     writer.stop()

@@ -322,7 +322,7 @@ def test_promise_42_a_lag_bound_that_leaves_everything_out_is_named(shop: Callab
 
     def replay() -> None:
         with made.engine.lane.hold():
-            made.engine.lane.append_many(old)
+            made.engine.lane._writer.append_many(old)
 
     assert made.named(replay).get("nothing_sampled", TICKS + 1) <= TICKS
     assert "max_policy_lag" in told_everywhere(made, "nothing_sampled")

@@ -13,11 +13,12 @@ import pytest
 from proof import figure, size
 from tandem.inference_proc.engine import Engine
 from tandem.shared.experiences.forwarded_rewards import CELL, ForwardedRewards, cell_rows
-from tandem.shared.experiences.records import checksum, key_hash
+from tandem.shared.experiences.records import key_hash
 from tandem.shared.experiences.replay import ExperienceReplayBuffer, buffer_stats
 from tandem.shared.instance import Instance
 from tandem.shared.memory import layout
 from tandem.shared.memory.arrays import SharedArray
+from tandem.shared.memory.rows import checksum
 
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 NONSENSE = (0, 1, 2**31, 2**32 - 1, 2**48 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -146,7 +147,7 @@ def check_new(first: Engine, second: Engine) -> None:
             other.beat()
         assert sum(other.lane.get("reward_count") for other in (first, second)) == sum(before) + 1
         head = engine.lane.get("head")
-        row = engine.lane.record(head)
+        row = engine.lane.ring.record(head)
         assert (float(row["actual_reward"]), int(row["sequence"])) == (0.25, head)
 
 

@@ -151,7 +151,7 @@ def stopped_writer(made: Any, nursery: Any, lane: str) -> dict[str, Any]:
     child.send(signal.SIGCONT)
     done = child.result()
     done["changed"] = bytes_of(made.name, 1) != before
-    assert owner.complete(key_of("b"), value_of(5000)) is not None or done["changed"]
+    assert owner._writer.complete(key_of("b"), value_of(5000)) is not None or done["changed"]
     rows = made.reader(verify=True).recent(100)
     done["rows"], done["wrong"], done["balance"] = rows["version"].tolist(), wrong_rows(rows), balance(made.control)
     return done

@@ -39,7 +39,7 @@ def reconcile(channel: MakeChannel, nursery: Any, folder: Path, lane: str, kills
     # Whoever owns the lanes next takes in what was acknowledged last.
     lanes = [made.claim() for _ in range(WORKERS)]
     for end in lanes:
-        end.collect()
+        end._writer.collect()
     lines = [line for path in folder.glob("journal*") for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     acknowledged = Counter(float(line) for line in lines if not line.startswith("refused"))
     refused = Counter(float(line.split()[1]) for line in lines if line.startswith("refused"))

@@ -1,4 +1,4 @@
-"""A writer lane: the ring and the pending table of one server process, and their counters.
+"""A writer lane: whose it is, the lock between the threads of its owner, and what is written while it is held.
 
 Nothing here ever waits for another process. If the owner dies half way through a record, the next owner finds an
 invalid row (never a half one), settles the counters and goes on with the pending decisions; a call that an exception
@@ -8,43 +8,77 @@ ended half way is settled by the next one.
 from __future__ import annotations
 
 import gc
-import math
+import logging
 import os
+import weakref
+from typing import Any
 
 import numpy as np
 
 from ..errors import LaneBusy
 from ..memory.arrays import SharedArray
-from ..memory.claim import WORD, Claim, Refusal, is_owned
+from ..memory.claim import Claim, Refusal, disown_after_fork, is_owned
 from ..memory.control import Control
+from ..memory.interruptible_lock import OwnedLock
 from ..memory.segments import claim_segment
-from ..values import storable_reward
-from .forwarded_rewards import SUPERSEDED, ForwardedRewards
+from .counters import LaneCounters
+from .forwarded_rewards import ForwardedRewards
+from .lane_writer import LaneWriter
 from .pending import PendingTable
-from .records import RecordLayout, key_hash
-from .ring import RingWriter
-from .ring import latency_bucket as latency_bucket
-from .settling import settle
+from .records import RecordLayout
+from .ring import Ring
+
+log = logging.getLogger(__name__)
 
 
-class Lane(RingWriter):
-    """The writing end of lane `index`. Claim one with `Lane.claim`."""
+class Hold:
+    """`with lane.hold() as writer`: calls that belong together. Left by an exception, they are settled later."""
+
+    __slots__ = ("_lane", "_writer")
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._writer: LaneWriter | None = None
+
+    def __enter__(self) -> LaneWriter | None:
+        self._writer = self._lane.acquire(3)
+        return self._writer
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is not None:
+            if kind is None:
+                self._lane.unlock()
+            else:
+                self._lane.let_go()
+
+
+class Lane:
+    """The writing end of lane `index`. Claim one with `Lane.claim`. Once released, disowned or lost it raises
+    TandemError at every write.
+    """
 
     def __init__(self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float) -> None:
-        super().__init__(control, records, claim, lock_timeout)
-        self.forwarded = ForwardedRewards(control, records, self.index, self.note_damage)
-        self._reward_words = [
-            self.at[name] for name in ("reward_count", "reward_sum", "rewarding", "reward_due", "sum_due")
-        ]
-        self.arrived: list[np.void] = []
-        """Records completed by rewards from other lanes, until `collect` returns them."""
-        capacity = control.get("pending_capacity")
-        table = SharedArray(control.instance, f"pending{self.index}", records.pending, capacity)
-        self.pending = PendingTable(table, records, self.index, self.forwarded.filter)
-        self.settle(same_owner=False)
-        self.receive()
+        self.control = control
+        self.lock_timeout = lock_timeout
+        self.lock = OwnedLock()
+        self.is_half_done = False
+        """True while somebody holds the lane, and after an exception in the middle of a call."""
+        self.counters = LaneCounters(control, claim.index)
+        self.ring = Ring(control, records, claim.index, self.counters.at)
+        self.forwarded = ForwardedRewards(control, records, claim.index, self.counters.note_damage)
+        table = SharedArray(control.instance, f"pending{claim.index}", records.pending, control.get("pending_capacity"))
+        self.pending = PendingTable(table, records, claim.index, self.forwarded.filter)
+        self._words = control.words
+        self._claim = claim
+        self._claim_word, self._claim_number = claim.word, claim.number
+        self._writer = LaneWriter(self.counters, self.ring, self.pending, self.forwarded)
+        self._let_go = weakref.finalize(self, claim.let_go)
+        self._let_go.atexit = False
+        disown_after_fork(self)
+        self._writer.settle(same_owner=False)
+        self._writer.receive()
         for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
-            self._yield_to_newer(key)
+            self._writer.yield_to_newer(key)
 
     @classmethod
     def claim(cls, control: Control, records: RecordLayout, lock_timeout: float = 5.0) -> Lane:
@@ -80,162 +114,115 @@ class Lane(RingWriter):
                 raise
         return None
 
-    def settle(self, *, same_owner: bool = True) -> None:
-        """Bring everything into agreement with what was really written. Called while holding the lane."""
-        if same_owner:
-            self.pending.adopt()
-        settle(self, same_owner=same_owner)
-        # Last: until here a mark says that its decision may be complete already.
-        self.forwarded.settle()
+    @property
+    def index(self) -> int:
+        """Which lane it is."""
+        return self.counters.index
 
-    def complete(self, key: bytes, reward: float) -> np.void | None:
-        """Complete the decision pending under `key`; the appended record, or None if there is none.
+    @property
+    def records(self) -> RecordLayout:
+        """The layout of its records."""
+        return self.ring.records
 
-        None (and `arrived` has the record) also if another lane had acknowledged a reward for it. The record is
-        appended before the entry is cleared: a crash in between leaves it in both, and `settle` finds it by its ticket.
+    def get(self, name: str) -> Any:
+        """A counter of this lane."""
+        return self.counters.get(name)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Raise a counter. The caller holds the lane or is the only thread that uses it."""
+        self.counters.count(name, amount)
+
+    def acquire(self, depth: int = 2) -> LaneWriter | None:
+        """Take the process-local lock, for calls that belong together; None (counted) if it stays taken too long.
+
+        What the last holder left half done is settled first. The frame `depth` calls up from the lock is the one that
+        gives it back. Raises TandemError if the lane is not this process's.
         """
-        place = self.pending.place_of(key)
-        if place is None:
+        if not self.lock.acquire(self.lock_timeout, depth):
+            self.count("lock_timeouts")
+            log.warning("lane %d: the lock was not free within %g s", self.index, self.lock_timeout)
             return None
-        said = self.forwarded.mark(place, self.pending.ticket_in(place))
-        if said is None:
-            return self._finish(key, place, reward)
-        self._obey(key, place, said)
-        return None
+        try:
+            if self._words[self._claim_word] != self._claim_number:
+                self._defend()
+            if self.is_half_done:
+                self._writer.settle(same_owner=True)
+            self.is_half_done = True
+        except BaseException:
+            self.lock.release()
+            raise
+        return self._writer
 
-    def _finish(self, key: bytes, place: int, reward: float) -> np.void:
-        words, floats = self._words, self.control.floats
-        count_at, sum_at, rewarding, due, sum_due = self._reward_words
-        payload = self.pending.payload_with_reward(key, reward)
-        assert payload is not None
-        count, total = (words[count_at] + 1) & WORD, floats[sum_at] + reward
-        # What the counts will be, for whoever finds the record in the ring and this call not ended.
-        words[rewarding] = 0
-        words[due] = count
-        floats[sum_due] = total
-        words[rewarding] = self.pending.ticket_in(place)
-        number = self.append(payload)
-        self.pending.clear(key)
-        self._sync_pending()
-        words[count_at] = count
-        floats[sum_at] = total
-        return self.record(number)
+    def unlock(self) -> None:
+        """Give back what `acquire` took: everything that was begun is done."""
+        self.is_half_done = False
+        self.lock.release()
 
-    def _obey(self, key: bytes, place: int, said: float) -> None:
-        """Do with a decision what its message says."""
-        if math.isnan(said):
-            self._remove(key, "superseded")
-        else:
-            row = self._finish(key, place, said)
-            self.count("delivered")
-            self.arrived.append(row)
+    def let_go(self) -> None:
+        """Give back what `acquire` took in the middle of something, which the next holder settles."""
+        self.lock.release()
 
-    def reward(self, key: bytes, reward: float) -> np.void | bool:
-        """The reward of the decision that waits under `key`, wherever it was made. Called while holding the lane.
+    def hold(self) -> Hold:
+        """`acquire` and `unlock` around a block: `with lane.hold() as writer`. An exception leaves it to be settled."""
+        return Hold(self)
 
-        The record if it was completed here, True if it was sent on and will count. False, with the reason counted, if
-        nothing waits under the key or it has its reward already.
-        """
-        number = storable_reward(reward)
-        if number is None:
-            self.count("refused_rewards")
-            return False
-        if self.forwarded.waiting:
-            self.receive()
-        before = len(self.arrived)
-        row = self.complete(key, number)
-        if row is not None:
-            return row
-        if len(self.arrived) > before:
-            self.count("repeated")
-            return False
-        found = self.forwarded.look(key)
-        if not found:
-            self.count("unmatched")
-            return False
-        if not self.forwarded.send(found[0], number):
-            self.count("repeated")
-            return False
-        self.count("forwarded")
-        return True
+    def take_arrived(self) -> list[np.void]:
+        """The records that rewards from other lanes completed while the lane was held, once each."""
+        writer = self._writer
+        if not writer.arrived:
+            return []
+        arrived, writer.arrived = writer.arrived, []
+        return arrived
 
-    def receive(self) -> None:
-        """Take in what other lanes sent; `arrived` gets the completed records. Called while holding the lane."""
-        for place, said in self.forwarded.receive(self.pending.tickets):
-            key = self.pending.key_in(place)
-            if key is not None:
-                self._obey(key, place, said)
+    def check(self) -> None:
+        """Raise TandemError if the lane is not this process's any more."""
+        if self._words[self._claim_word] != self._claim_number:
+            self._defend()
 
-    def collect(self) -> list[np.void]:
-        """Complete the decisions whose rewards arrived at other lanes. Called while holding the lane."""
-        self.receive()
-        completed, self.arrived = self.arrived, []
-        return completed
+    def _defend(self) -> None:
+        """The lane was claimed again, or its number was damaged: the flock tells which."""
+        if self._claim.is_held():
+            self._words[self._claim_word] = self._claim_number
+            self.counters.note_damage("a claim's number")
+            return
+        owner = self.get("owner")
+        self._refuse(
+            f"lane {self.index} of instance {self.control.instance!r} was taken over by process {owner} while this one"
+            " still used it; attach again (Engine.attach)"
+        )
+        self.check()
 
-    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
-        """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane."""
-        pending = self.pending
-        if key in pending:
-            self._ask_before_removing(key)
-        if pending.is_full:
-            # The key's own older entry, if there is one, is the one to go.
-            older = key in pending
-            self.drop(key if older else pending.oldest(), "superseded" if older else "dropped")
-        replaces, hashed = key in pending, key_hash(key)
-        decided = pending.store(ticket, payload, key, context, hashed)
-        if replaces:
-            self.count("superseded")
-        self._sync_pending()
-        for found in self.forwarded.look(key, hashed):
-            if found.order < (decided, self.index):
-                self.forwarded.send(found, SUPERSEDED)
-            else:
-                self.drop(key, "superseded")
+    def beat(self) -> None:
+        """Say that the owner's main loop makes progress."""
+        self.check()
+        self.counters.beat()
 
-    def _yield_to_newer(self, key: bytes) -> None:
-        """Supersede an adopted decision if the key was decided elsewhere while nobody owned the lane."""
-        found, entry = self.forwarded.look(key), self.pending.entry(key)
-        if found and entry is not None and found[0].order > (int(entry["decided_ns"]), self.index):
-            self.drop(key, "superseded")
+    def release(self) -> None:
+        """Give the lane back. Whoever uses it afterwards gets a TandemError. Idempotent."""
+        held = self.lock.acquire(self.lock_timeout)
+        try:
+            if self._let_go.alive:
+                self._refuse(
+                    f"lane {self.index} of instance {self.control.instance!r} was given back (the engine or buffer was"
+                    " closed); attach again (Engine.attach)"
+                )
+            self._let_go()
+        finally:
+            if held:
+                self.lock.release()
 
-    def _ask_before_removing(self, key: bytes) -> None:
-        """Take in what other lanes have acknowledged for a decision that is about to go."""
-        place = self.pending.place_of(key)
-        if place is not None:
-            said = self.forwarded.mark(place, self.pending.ticket_in(place))
-            if said is not None:
-                self._obey(key, place, said)
+    def disown(self) -> None:
+        """Let go of a lane that was inherited by a fork: it stays the parent's, and ends with the parent."""
+        self._refuse(
+            f"lane {self.index} was claimed before this process forked and belongs to the parent; call Engine.attach in"
+            " the child (or make a new ExperienceReplayBuffer)"
+        )
+        self._let_go.detach()
+        self._claim.forget()
 
-    def _remove(self, key: bytes, reason: str) -> None:
-        self.pending.clear(key)
-        self._sync_pending()
-        self.count(reason)
-
-    def drop(self, key: bytes, reason: str = "dropped") -> bool:
-        """Give up the decision pending under `key`; False if there is none, or if it turns out to have its reward."""
-        self._ask_before_removing(key)
-        if key not in self.pending:
-            return False
-        self._remove(key, reason)
-        return True
-
-    def expire(self, before: int) -> list[bytes]:
-        """Drop the decisions made before a moment (nanoseconds, monotonic clock) and return their keys."""
-        return [key for key in self.pending.older_than(before) if self.drop(key, "expired")]
-
-    def clear(self) -> None:
-        """Forget every experience and every pending decision (a reset). Called while holding the lane."""
-        self.receive()
-        for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
-            self.drop(key)
-        self._words[self.at["floor"]] = self._words[self._head_word]
-
-    def refuse(self, why: str) -> Refusal:
-        """See RingWriter."""
-        refusal = super().refuse(why)
-        self.pending.close(refusal)
-        self.forwarded.close(refusal)
-        return refusal
-
-    def _sync_pending(self) -> None:
-        self._words[self.at["pending"]] = len(self.pending)
+    def _refuse(self, why: str) -> None:
+        """Write no more: every later write raises TandemError saying why."""
+        refusal = Refusal(why)
+        self._words = refusal  # type: ignore[assignment]
+        for part in (self.counters, self.ring, self.pending, self.forwarded, self._writer):
+            part.close(refusal)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..memory.arrays import HEADER_BYTES, SharedArray
 from ..memory.claim import Refusal
-from .records import PENDING_KEY_BYTES, PREFIX_BYTES, TICKET_BITS, RecordLayout, checksum, key_hash, with_reward
+from ..memory.rows import PREFIX_BYTES, checksum, write_row
+from .records import PENDING_KEY_BYTES, TICKET_BITS, RecordLayout, key_hash, with_reward
 
 _COUNT_BITS = 47
 """A ticket whose count needs more bits was not counted by anybody."""
@@ -182,11 +183,9 @@ class PendingTable:
             hashed = key_hash(key)
         owner = hashed.to_bytes(8, "little") + decided.to_bytes(8, "little") + key.ljust(PENDING_KEY_BYTES, b"\0")
         body = b"".join((payload, owner, context)).ljust(self._row_bytes - PREFIX_BYTES, b"\0")
-        self._words[start >> 3] = 0
-        self._raw[start + PREFIX_BYTES : start + self._row_bytes] = body
-        self._words[(start >> 3) + 1] = checksum(body, ticket)
+        # Before the entry is there: who looks must never be told that nothing waits under the key.
         self._filter.add(hashed)
-        self._words[start >> 3] = ticket
+        write_row(self._words, self._raw, start, ticket, body)
         if key in self._places:
             self.clear(key)
             self._free.remove(place)

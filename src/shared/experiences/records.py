@@ -13,18 +13,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from zlib import adler32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..memory.rows import PREFIX_BYTES
 from ..values import all_fit_float32
 
 KEY_BYTES = 64
 PENDING_KEY_BYTES = 128
-PREFIX_BYTES = 16
-"""Sequence and checksum, before the payload."""
-
 WAIT, SEND = 0, 1
 
 TICKET_BITS = 48
@@ -178,17 +175,8 @@ def with_reward(payload: bytes | memoryview, reward: float) -> bytes:
     return b"".join((payload[:ACTUAL_AT], _FLOAT.pack(reward), payload[ACTUAL_AT + 4 :]))
 
 
-def checksum(payload: bytes | memoryview, sequence: int) -> int:
-    """adler32(payload) xor the sequence's low 32 bits, so that a row in the wrong place is not taken for valid.
-
-    Any single flipped bit changes it (RFC 1950 defines Adler-32; unlike a CRC it is a sum, so `checksums` can take it
-    of many rows at once).
-    """
-    return adler32(payload) ^ (sequence & 0xFFFFFFFF)
-
-
 def checksums(payloads: NDArray[np.uint8], sequences: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`checksum` of every row of uint8 [n, length] with its sequence int64 [n]: int64 [n].
+    """`memory.rows.checksum` of every row of uint8 [n, length] with its sequence int64 [n]: int64 [n].
 
     Rows are summed as float64, which holds the sums exactly for rows of up to 8 MiB.
     """

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ..instance import Instance
 from ..memory.control import Control
+from ..memory.rows import PREFIX_BYTES
 from .experience import WAIT_FLOOR, Experience
 from .lane import Lane
-from .records import KEY_BYTES, PENDING_KEY_BYTES, PREFIX_BYTES, WAIT, encode_key, is_finite_record
+from .records import KEY_BYTES, PENDING_KEY_BYTES, WAIT, encode_key, is_finite_record
 from .sampler import ReplayReader
 from .strategies import strategy_of
 
@@ -59,49 +60,49 @@ class ExperienceReplayBuffer:
 
         False if it was rejected (wrong length, non-finite; counted) or the lock was not to be had in time.
         """
-        lane = self.lane
-        expected = experience.expected_reward if experience.expected_reward != -math.inf else WAIT_FLOOR
-        observation = np.ascontiguousarray(experience.observation, dtype=np.float32).reshape(-1)
-        actual = experience.actual_reward
-        components = tuple(experience.gate_components.values())
-        numbers = (
-            expected,
-            experience.probability,
-            experience.nn_confidence,
-            experience.timestamp,
-            0.0 if actual is None else actual,
-        )
-        with lane.hold() as held:
-            if not held:
+        with self.lane.hold() as writer:
+            if writer is None:
                 return False
-            ticket = lane.next_ticket()
-            payload = None
-            if self._fits(observation, components) and is_finite_record(observation, *numbers, *components):
-                with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
-                    payload = lane.records.pack(
-                        ticket,
-                        experience.model_version,
-                        experience.timestamp or time.time(),
-                        expected,
-                        math.nan if actual is None else actual,
-                        experience.probability,
-                        experience.nn_confidence,
-                        experience.decision,
-                        experience.action[: lane.records.heads],
-                        observation,
-                        components,
-                        encode_key(experience.territory_id, KEY_BYTES),
-                    )
+            ticket = writer.next_ticket()
+            payload = self._packed(ticket, experience)
             if payload is None:
-                lane.count("rejected")
+                writer.count("rejected")
                 log.warning("an experience was rejected: its length is wrong or a value cannot be stored")
                 return False
-            lane.count("send" if experience.decision else "wait")
+            writer.count("send" if experience.decision else "wait")
             if experience.is_completed:
-                lane.append(payload)
+                writer.append(payload)
             else:
-                lane.defer(ticket, payload, encode_key(experience.territory_id, PENDING_KEY_BYTES), b"")
+                writer.defer(ticket, payload, encode_key(experience.territory_id, PENDING_KEY_BYTES), b"")
         return True
+
+    def _packed(self, ticket: int, experience: Experience) -> bytes | None:
+        """The experience as a record's payload; None if it is none: a wrong length, a value that cannot be stored."""
+        records, actual = self.instance.records, experience.actual_reward
+        expected = experience.expected_reward if experience.expected_reward != -math.inf else WAIT_FLOOR
+        observation = np.ascontiguousarray(experience.observation, dtype=np.float32).reshape(-1)
+        components = tuple(experience.gate_components.values())
+        numbers = (expected, experience.probability, experience.nn_confidence, experience.timestamp, actual or 0.0)
+        if observation.size != records.features or len(components) != records.components:
+            return None
+        if not is_finite_record(observation, *numbers, *components):
+            return None
+        with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
+            return records.pack(
+                ticket,
+                experience.model_version,
+                experience.timestamp or time.time(),
+                expected,
+                math.nan if actual is None else actual,
+                experience.probability,
+                experience.nn_confidence,
+                experience.decision,
+                experience.action[: records.heads],
+                observation,
+                components,
+                encode_key(experience.territory_id, KEY_BYTES),
+            )
+        return None
 
     def add_batch(self, rows: NDArray[Any]) -> int:
         """Add many records at once and return how many were taken; the others were rejected and counted.
@@ -110,7 +111,7 @@ class ExperienceReplayBuffer:
         checksum and ticket. A SEND without an actual reward (NaN) waits for it under its key. 0 if the lock was not to
         be had in time. Raises TypeError for another dtype.
         """
-        lane, records = self.lane, self.instance.records
+        records = self.instance.records
         if rows.dtype != records.record:
             raise TypeError(f"rows have the dtype {rows.dtype}, expected {records.record}")
         waits = rows["decision"] == WAIT
@@ -120,27 +121,23 @@ class ExperienceReplayBuffer:
             finite &= np.isfinite(rows[field])
         for field in ("observation", "components"):
             finite &= np.isfinite(rows[field]).all(axis=1)
-        with lane.hold() as held:
-            if not held:
+        with self.lane.hold() as writer:
+            if writer is None:
                 return 0
             numbered = rows.copy()
-            numbered["ticket"] = lane.next_tickets(len(rows))
+            numbered["ticket"] = writer.next_tickets(len(rows))
             taken = int(np.count_nonzero(finite))
-            lane.count("rejected", len(rows) - taken)
+            writer.count("rejected", len(rows) - taken)
             blocked = int(np.count_nonzero(waits & finite))
-            lane.count("wait", blocked)
-            lane.count("send", taken - blocked)
+            writer.count("wait", blocked)
+            writer.count("send", taken - blocked)
             completed = numbered[finite & (waits | ~unknown)]
             if len(completed):
-                lane.append_many(completed)
+                writer.append_many(completed)
             for row in numbered[finite & ~waits & unknown]:
                 key = bytes(row["key"])
-                lane.defer(int(row["ticket"]), row.tobytes()[PREFIX_BYTES:], key, b"")
+                writer.defer(int(row["ticket"]), row.tobytes()[PREFIX_BYTES:], key, b"")
         return taken
-
-    def _fits(self, observation: np.ndarray[Any, np.dtype[np.float32]], components: tuple[float, ...]) -> bool:
-        records = self.instance.records
-        return observation.size == records.features and len(components) == records.components
 
     def update_pending_reward(self, territory_id: str, reward: float) -> Experience | None:
         """Complete the territory's pending experience and return it.
@@ -148,13 +145,13 @@ class ExperienceReplayBuffer:
         None (counted) if there is none, it has its reward already, or the reward is not finite as a 32-bit number.
         """
         key = encode_key(territory_id, PENDING_KEY_BYTES)
-        with self.lane.hold() as held:
-            if not held:
+        with self.lane.hold() as writer:
+            if writer is None:
                 return None
             if self.lane.forwarded.waiting:
-                self.lane.collect()
+                writer.collect()
             elsewhere = None if key in self.lane.pending else self.lane.forwarded.find(key)
-            row: Any = self.lane.reward(key, reward)
+            row: Any = writer.reward(key, reward)
         if row is False:
             log.warning("territory %r: the reward %r was not taken", territory_id, reward)
             return None
@@ -172,9 +169,9 @@ class ExperienceReplayBuffer:
 
     def clear(self) -> None:
         """Forget everything in this process's lane, completed and pending."""
-        with self.lane.hold() as held:
-            if held:
-                self.lane.clear()
+        with self.lane.hold() as writer:
+            if writer is not None:
+                writer.clear()
 
     def get_stats(self) -> dict[str, Any]:
         """Counts over all lanes, see `buffer_stats`."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..memory import layout
 from ..memory.arrays import SharedArray
 from ..memory.control import Control
+from ..memory.rows import PREFIX_BYTES
 from .batch import BatchRoom
-from .records import PREFIX_BYTES, RecordLayout, checksums
+from .records import RecordLayout, checksums
 from .strategies import Strategy, Uniform
 
 WEAK_MEMORY = platform.machine() not in ("x86_64", "AMD64")

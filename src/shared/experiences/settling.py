@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..memory import layout
+from .counters import LaneCounters
+from .pending import PendingTable
 from .records import TICKET_BITS
-
-if TYPE_CHECKING:
-    from .lane import Lane
+from .ring import Ring
 
 log = logging.getLogger(__name__)
 
@@ -28,84 +28,85 @@ _FREE_VALUES = ("owner", "owner_ticks", "ready", "claims", "mail_head", "rewardi
 _TICKETS = 2**47
 
 
-def settle(lane: Lane, *, same_owner: bool) -> None:
-    """Settle the lane. The caller holds it, and its pending table has been adopted."""
-    words, at = lane.control.words, lane.at
-    _clear_nonsense(lane)
-    head = _find_head(lane)
+def settle(counters: LaneCounters, ring: Ring, pending: PendingTable, *, same_owner: bool) -> None:
+    """Settle the lane of these counters. The caller holds it, and its pending table has been adopted."""
+    words, floats, at = counters.control.words, counters.control.floats, counters.at
+    _clear_nonsense(counters)
+    head = _find_head(counters, ring)
     words[at["head"]] = head
     words[at["floor"]] = min(words[at["floor"]], head)
-    newest = _ticket_of(lane, head)
+    newest = _ticket_of(ring, head)
     if newest:
         # Stopped between `append` and `clear`: the newest record is pending as well.
-        lane.pending.forget_ticket(newest)
+        pending.forget_ticket(newest)
         if words[at["rewarding"]] == newest:
             words[at["reward_count"]] = min(words[at["reward_due"]], _SANE)
-            due = lane.control.floats[at["sum_due"]]
-            lane.control.floats[at["reward_sum"]] = due if math.isfinite(due) else 0.0
-    words[at["pending"]] = len(lane.pending)
+            due = floats[at["sum_due"]]
+            floats[at["reward_sum"]] = due if math.isfinite(due) else 0.0
+    words[at["pending"]] = len(pending)
     words[at["completed"]] = head + words[at["untrained"]]
-    _raise_tickets(lane, head)
-    _account(lane, same_owner)
-    if lane.pending.damaged:
-        lane.count("damaged", lane.pending.damaged)
-        log.warning("lane %d: %d damaged entries of the pending table were dropped", lane.index, lane.pending.damaged)
+    _raise_tickets(counters, ring, pending)
+    _account(counters, pending.replaced, same_owner)
+    if pending.damaged:
+        counters.count("damaged", pending.damaged)
+        text = "lane %d: %d damaged entries of the pending table were dropped"
+        log.warning(text, counters.index, pending.damaged)
 
 
-def _clear_nonsense(lane: Lane) -> None:
-    words, bad = lane.control.words, []
+def _clear_nonsense(counters: LaneCounters) -> None:
+    words, floats, bad = counters.control.words, counters.control.floats, []
     for name, (_, kind) in layout.LANE_FIELDS.items():
-        at = lane.at[name]
+        at = counters.at[name]
         if kind == "u64":
             if words[at] >= _SANE and name not in _FREE_VALUES:
                 words[at] = 0
                 bad.append(name)
-        elif not math.isfinite(lane.control.floats[at]):
-            lane.control.floats[at] = 0.0
+        elif not math.isfinite(floats[at]):
+            floats[at] = 0.0
             bad.append(name)
     if bad:
-        log.warning("lane %d: %s held nonsense and begin(s) at 0 again", lane.index, ", ".join(bad))
-        lane.count("damaged", len(bad))
+        log.warning("lane %d: %s held nonsense and begin(s) at 0 again", counters.index, ", ".join(bad))
+        counters.count("damaged", len(bad))
 
 
-def _find_head(lane: Lane) -> int:
+def _find_head(counters: LaneCounters, ring: Ring) -> int:
     """The number of the newest record: as counted, or as the rows say if the count cannot be right."""
-    head: int = lane.get("head")
-    for _ in range(lane.capacity):
-        if not lane.is_whole(head + 1):
+    head: int = counters.get("head")
+    for _ in range(ring.capacity):
+        if not ring.is_whole(head + 1):
             break
         head += 1
-    if head and lane.is_whole(head):
+    if head and ring.is_whole(head):
         return head
-    sequences = lane.rows.words[:, 0]
-    places = np.arange(lane.capacity, dtype=np.uint64)
+    sequences = ring.rows.words[:, 0]
+    places = np.arange(ring.capacity, dtype=np.uint64)
     plausible = (
-        (sequences > 0) & (sequences < _SANE) & ((sequences - np.uint64(1)) % np.uint64(lane.capacity) == places)
+        (sequences > 0) & (sequences < _SANE) & ((sequences - np.uint64(1)) % np.uint64(ring.capacity) == places)
     )
     for number in sorted(sequences[plausible].tolist(), reverse=True):
-        if lane.is_whole(number):
+        if ring.is_whole(number):
             # Its row was damaged, or a batch as long as the ring was stopped: that costs no number.
-            return head if number <= head <= number + lane.capacity else int(number)
+            return head if number <= head <= number + ring.capacity else int(number)
     return head
 
 
-def _ticket_of(lane: Lane, number: int) -> int:
-    return int(lane.rows.array[(number - 1) % lane.capacity]["ticket"]) if number and lane.is_whole(number) else 0
+def _ticket_of(ring: Ring, number: int) -> int:
+    return int(ring.rows.array[(number - 1) % ring.capacity]["ticket"]) if number and ring.is_whole(number) else 0
 
 
-def _raise_tickets(lane: Lane, head: int) -> None:
+def _raise_tickets(counters: LaneCounters, ring: Ring, pending: PendingTable) -> None:
     """No ticket is given twice, also if the count of them was lost."""
-    words, at = lane.control.words, lane.at["tickets"]
+    words, at = counters.control.words, counters.at["tickets"]
     given = words[at] if words[at] < _TICKETS else 0
-    known: Any = [lane.pending.tickets, lane.rows.array["ticket"][lane.rows.words[:, 0] > 0]]
+    known: Any = [pending.tickets, ring.rows.array["ticket"][ring.rows.words[:, 0] > 0]]
     tickets = np.concatenate(known)
-    counts = tickets[tickets >> np.uint64(TICKET_BITS) == lane.index] & np.uint64(2**TICKET_BITS - 1)
+    counts = tickets[tickets >> np.uint64(TICKET_BITS) == counters.index] & np.uint64(2**TICKET_BITS - 1)
     counts = counts[counts < _TICKETS]
     words[at] = max(given, int(counts.max()) if counts.size else 0)
 
 
-def _account(lane: Lane, same_owner: bool) -> None:
-    words, at = lane.control.words, lane.at
+def _account(counters: LaneCounters, replaced: int, same_owner: bool) -> None:
+    words, at = counters.control.words, counters.at
     known = words[at["lost"]] if words[at["lost"]] < _SANE else 0
     accounted = words[at["completed"]] + words[at["pending"]] + sum(words[at[name]] for name in ENDS)
     decided = words[at["decided"]]
@@ -115,9 +116,9 @@ def _account(lane: Lane, same_owner: bool) -> None:
         words[at["decided"]] = decided
     lost = decided - accounted
     # An entry that was dropped for a newer one was superseded, if its owner had no time to count it.
-    superseded = min(lane.pending.replaced, max(0, lost - known))
+    superseded = min(replaced, max(0, lost - known))
     words[at["superseded"]] += superseded
     lost -= superseded
     if lost != known and not same_owner:
-        log.warning("lane %d: %d decision(s) in flight were lost with its last owner", lane.index, lost)
+        log.warning("lane %d: %d decision(s) in flight were lost with its last owner", counters.index, lost)
     words[at["lost"]] = lost

@@ -15,6 +15,7 @@ from ..errors import ForeignFile, LayoutMismatch, SegmentInvalid, SegmentMissing
 from . import layout
 from .ownership import ANYONE
 from .processes import boot_id
+from .rows import write_numbers
 from .segments import create, map_descriptor, open_segment, segment_path
 
 TYPE_CHECKING = False  # typing itself, json and hashlib cost operators' commands more than all the rest: see attach
@@ -209,11 +210,9 @@ class Control:
     def append_history(self, row: dict[str, float]) -> None:
         """Append a row to the step history (the trainer only). A crash in the middle leaves an invalid row."""
         number = self.get("history.head") + 1
-        word = (layout.HISTORY_AT + (number - 1) % layout.HISTORY_ROWS * layout.HISTORY_ROW_BYTES) >> 3
-        self.words[word] = 0
-        for i, (column, _) in enumerate(layout.HISTORY_COLUMNS):
-            self.floats[word + 1 + i] = row.get(column, 0.0)
-        self.words[word] = number
+        start = layout.HISTORY_AT + (number - 1) % layout.HISTORY_ROWS * layout.HISTORY_ROW_BYTES
+        values = [row.get(column, 0.0) for column, _ in layout.HISTORY_COLUMNS]
+        write_numbers(self.words, self.floats, start, number, values)
         self.set("history.head", number)
 
     def command(self, code: str, argument: int = 0) -> int:

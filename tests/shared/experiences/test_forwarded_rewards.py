@@ -32,7 +32,7 @@ def two_lanes(instance: Any) -> tuple[ExperienceReplayBuffer, ExperienceReplayBu
 def give(lane: Lane, key: str, value: float) -> bool:
     """A reward arrives at the lane's process; what it answers."""
     with lane.hold():
-        return lane.reward(key_of(key), value) is not False
+        return lane._writer.reward(key_of(key), value) is not False
 
 
 def rewards_of(made: Any) -> list[float]:
@@ -45,8 +45,8 @@ def test_a_reward_is_delivered_once(toy_instance: Callable[..., Any]) -> None:
     assert owner.add(pending("x"))
     assert other.update_pending_reward("x", 0.25) is not None
     assert other.update_pending_reward("x", 0.75) is None
-    assert [float(row["actual_reward"]) for row in owner.lane.collect()] == [0.25]
-    assert owner.lane.collect() == []
+    assert [float(row["actual_reward"]) for row in owner.lane._writer.collect()] == [0.25]
+    assert owner.lane._writer.collect() == []
     assert (owner.lane.get("delivered"), other.lane.get("forwarded"), other.lane.get("repeated")) == (1, 1, 1)
     assert other.update_pending_reward("x", 0.5) is None
     assert other.lane.get("unmatched") == 1
@@ -76,9 +76,9 @@ def test_an_acknowledged_reward_counts_whatever_the_owner_does_next(channel: Mak
         wait_for_reward(owner, "x" if what == "newer" else "z", 7)
     else:
         calls: dict[str, Callable[[], Any]] = {
-            "dropped": lambda: owner.drop(key_of("x")),
-            "expired": lambda: owner.expire(2**62),
-            "cleared": owner.clear,
+            "dropped": lambda: owner._writer.drop(key_of("x")),
+            "expired": lambda: owner._writer.expire(2**62),
+            "cleared": owner._writer.clear,
         }
         with owner.hold():
             calls[what]()
@@ -93,7 +93,7 @@ def test_a_late_reward_never_goes_to_a_newer_decision(toy_instance: Callable[...
     owner.add(pending("x"))
     other.update_pending_reward("x", 0.25)
     owner.add(pending("x"))
-    assert [float(row["actual_reward"]) for row in owner.lane.collect()] == [0.25]
+    assert [float(row["actual_reward"]) for row in owner.lane._writer.collect()] == [0.25]
     assert owner.lane.get("pending") == 1
 
 
@@ -109,7 +109,7 @@ def test_letters_outlive_owner_and_sender(toy_instance: Callable[..., Any], dead
     if dead != "owner":
         other.close()
     lane = owner.lane if dead == "sender" else Lane.claim(owner.control, owner.instance.records)
-    lane.collect()
+    lane._writer.collect()
     assert lane.index == index
     assert (lane.get("pending"), lane.get("delivered"), lane.get("completed")) == (0, 1, 1)
     lane.release()
@@ -125,7 +125,7 @@ def test_as_many_rewards_fit_as_decisions_can_wait(channel: MakeChannel) -> None
     yes = sum(give(sender, f"{lane}{stamp}", float(stamp)) for lane in "ab" for stamp in range(700))
     assert yes == 1400
     for lane in (first, second):
-        lane.collect()
+        lane._writer.collect()
         assert (lane.get("reward_count"), lane.get("pending")) == (700, 0)
     assert rewards_of(made) == sorted([float(stamp) for stamp in range(700)] * 2)
 
@@ -137,7 +137,7 @@ def test_a_decision_at_another_process_supersedes(channel: MakeChannel) -> None:
     wait_for_reward(first, "k", 1)
     wait_for_reward(second, "k", 2)
     assert give(first, "k", 9.0)
-    second.collect()
+    second._writer.collect()
     assert not give(first, "k", 9.0)
     assert not give(second, "k", 9.0)
     rows = made.reader().recent(10)
@@ -154,12 +154,12 @@ def test_a_key_may_wander_for_ever(channel: MakeChannel) -> None:
     for stamp in range(60):
         wait_for_reward(lanes[stamp * 7 % 3], "k", stamp)
     for lane in lanes:
-        lane.collect()
+        lane._writer.collect()
     assert sum(lane.get("pending") for lane in lanes) == 1
     assert sum(lane.get("superseded") for lane in lanes) == 59
     assert give(lanes[0], "k", 1.0)
     for lane in lanes:
-        lane.collect()
+        lane._writer.collect()
     assert rewards_of(made) == [1.0]
     assert made.reader().recent(1)["version"].tolist() == [59]
     assert not any(balance(made.control, lane.index) for lane in lanes)
@@ -188,8 +188,8 @@ def test_a_damaged_letter_is_not_delivered(toy_instance: Callable[..., Any]) -> 
     messages = np.memmap(path, np.uint64, "r+", 4096).reshape(-1, 2)
     place = int(np.flatnonzero(messages[:, 0] == int(owner.lane.pending.entry(b"x")["ticket"]))[0])
     messages[place, 1] ^= 1
-    assert owner.lane.collect() == []
-    assert owner.lane.collect() == []
+    assert owner.lane._writer.collect() == []
+    assert owner.lane._writer.collect() == []
     assert (owner.lane.get("pending"), owner.lane.get("damaged")) == (1, 1)
 
 
@@ -207,7 +207,7 @@ def test_a_reward_that_no_record_can_hold_is_refused_where_it_comes_in(
     if isinstance(value, float) and not math.isnan(value):
         with pytest.raises(ValueError, match="cannot be stored"):
             other.lane.forwarded.send(found, value)
-    owner.lane.collect()
+    owner.lane._writer.collect()
     assert owner.update_pending_reward("x", 3e38) is not None
 
 
@@ -229,7 +229,7 @@ def test_two_rewards_at_the_same_moment(channel: MakeChannel, first: str, second
 
         wait_for_reward(owner, f"k{line}", line)
         reached = at_line(lambda: call(first, 2.0 * line), line, lambda: call(second, 2.0 * line + 1))  # noqa: B023
-        owner.collect()
+        owner._writer.collect()
         acknowledged = [value for value, yes in answers.items() if yes]
         assert len(acknowledged) <= 1, line
         if not acknowledged and owner.get("reward_count") < line:
@@ -261,7 +261,7 @@ def test_a_sender_that_fails_anywhere_blocks_nobody(channel: MakeChannel) -> Non
             reached = at_line(call, line, raise_planted)
         except Planted:
             give(sender, f"k{line}", float(line))
-        owner.collect()
+        owner._writer.collect()
         assert owner.get("reward_count") == line, f"line {line}"
     assert line > 20
     assert rewards_of(made) == [float(n) for n in range(1, line + 1)]
@@ -278,7 +278,7 @@ def test_a_mark_of_a_dead_sender_blocks_nobody(channel: MakeChannel) -> None:
     assert not give(sender, "x", 1.0)
     made.control.set(f"lane.{dead.index}.owner_ticks", 1)
     assert give(sender, "x", 5.0)
-    owner.collect()
+    owner._writer.collect()
     assert rewards_of(made) == [5.0]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from channel_kit import add, balance, key_of, payload, value_of, wait_for_reward, wrong_rows
 from tandem.shared.errors import LaneBusy, SegmentMissing
-from tandem.shared.experiences.ring import latency_bucket
 from tandem.shared.memory import layout
+from tandem.shared.memory.latency import bucket as latency_bucket
 from tandem.shared.memory.segments import segment_path
 
 MakeChannel = Callable[..., Any]
@@ -34,7 +34,7 @@ def test_tickets_name_lane_and_count(channel: MakeChannel) -> None:
     """No two decisions of an instance share a ticket."""
     made = channel(lanes=2)
     first, second = made.claim(), made.claim()
-    tickets = [lane.next_ticket() for lane in (first, second, first, second)]
+    tickets = [lane._writer.next_ticket() for lane in (first, second, first, second)]
     assert len(set(tickets)) == 4
     assert first.get("decided") == second.get("decided") == 2
 
@@ -49,9 +49,9 @@ def test_a_batch_is_the_same_as_one_after_the_other(channel: MakeChannel) -> Non
         for place in range(size):
             stamp += 1
             add(one, stamp)
-            body = payload(made.records, many.next_ticket(), stamp, value_of(stamp))
+            body = payload(made.records, many._writer.next_ticket(), stamp, value_of(stamp))
             rows[place] = np.frombuffer(bytes(16) + body, made.records.record)[0]
-        assert many.append_many(rows) == one.get("head") == many.get("head")
+        assert many._writer.append_many(rows) == one.get("head") == many.get("head")
         reader = made.reader(verify=True)
         for lane in (0, 1):
             left = made.control.get(f"lane.{1 - lane}.floor")
@@ -68,7 +68,7 @@ def test_an_empty_batch_changes_nothing(channel: MakeChannel) -> None:
     made = channel()
     lane = made.claim()
     add(lane, 1)
-    assert lane.append_many(np.zeros(0, made.records.record)) == 1
+    assert lane._writer.append_many(np.zeros(0, made.records.record)) == 1
     assert lane.get("head") == 1
 
 
@@ -78,9 +78,9 @@ def test_a_batch_larger_than_the_ring_is_counted_whole(channel: MakeChannel) -> 
     lane = made.claim()
     rows = np.zeros(10, made.records.record)
     for place in range(10):
-        body = payload(made.records, lane.next_ticket(), place, value_of(place))
+        body = payload(made.records, lane._writer.next_ticket(), place, value_of(place))
         rows[place] = np.frombuffer(bytes(16) + body, made.records.record)[0]
-    lane.append_many(rows)
+    lane._writer.append_many(rows)
     assert lane.get("head") == lane.get("completed") == 10
     assert made.reader().recent(10)["version"].tolist() == [6, 7, 8, 9]
     assert balance(made.control) == 0
@@ -92,7 +92,7 @@ def test_a_reward_completes_the_decision_that_waits(channel: MakeChannel) -> Non
     lane = made.claim()
     wait_for_reward(lane, "a", 5)
     assert (lane.get("pending"), lane.get("head")) == (1, 0)
-    row = lane.complete(key_of("a"), 0.5)
+    row = lane._writer.complete(key_of("a"), 0.5)
     assert row is not None
     assert (row["version"], row["actual_reward"], row["sequence"]) == (5, 0.5, 1)
     assert (lane.get("pending"), lane.get("head"), lane.get("reward_count")) == (0, 1, 1)
@@ -105,9 +105,9 @@ def test_a_reward_is_given_once(channel: MakeChannel) -> None:
     made = channel()
     lane = made.claim()
     wait_for_reward(lane, "a", 5)
-    lane.complete(key_of("a"), 0.5)
-    assert lane.complete(key_of("a"), 0.7) is None
-    assert lane.complete(key_of("b"), 0.7) is None
+    lane._writer.complete(key_of("a"), 0.5)
+    assert lane._writer.complete(key_of("a"), 0.7) is None
+    assert lane._writer.complete(key_of("b"), 0.7) is None
     assert (lane.get("reward_count"), lane.get("head")) == (1, 1)
     assert balance(made.control) == 0
 
@@ -119,7 +119,7 @@ def test_a_newer_decision_under_the_same_key_supersedes(channel: MakeChannel) ->
     wait_for_reward(lane, "a", 1)
     wait_for_reward(lane, "a", 2)
     assert (lane.get("pending"), lane.get("superseded")) == (1, 1)
-    assert lane.complete(key_of("a"), 0.0)["version"] == 2
+    assert lane._writer.complete(key_of("a"), 0.0)["version"] == 2
     assert balance(made.control) == 0
 
 
@@ -140,8 +140,8 @@ def test_waiting_too_long_expires(channel: MakeChannel) -> None:
     lane = made.claim()
     wait_for_reward(lane, "a", 1)
     decided = int(lane.pending.entry(key_of("a"))["decided_ns"])
-    assert lane.expire(decided) == []
-    assert lane.expire(decided + 1) == [key_of("a")]
+    assert lane._writer.expire(decided) == []
+    assert lane._writer.expire(decided + 1) == [key_of("a")]
     assert (lane.get("pending"), lane.get("expired")) == (0, 1)
     assert balance(made.control) == 0
 
@@ -151,8 +151,8 @@ def test_dropping_counts_under_its_reason(channel: MakeChannel) -> None:
     made = channel()
     lane = made.claim()
     wait_for_reward(lane, "a", 1)
-    assert lane.drop(key_of("a"))
-    assert not lane.drop(key_of("a"))
+    assert lane._writer.drop(key_of("a"))
+    assert not lane._writer.drop(key_of("a"))
     assert lane.get("dropped") == 1
     assert balance(made.control) == 0
 
@@ -164,7 +164,7 @@ def test_clearing_forgets_everything_and_counts_it(channel: MakeChannel) -> None
     for stamp in range(5):
         add(lane, stamp)
     wait_for_reward(lane, "a", 9)
-    lane.clear()
+    lane._writer.clear()
     reader = made.reader()
     assert reader.size() == 0
     assert len(reader.sample(10)) == 0
@@ -180,7 +180,7 @@ def test_the_next_owner_goes_on(channel: MakeChannel) -> None:
     lane = made.claim()
     add(lane, 1)
     wait_for_reward(lane, "a", 2)
-    ticket = lane.next_ticket()
+    ticket = lane._writer.next_ticket()
     lane.count("rejected")
     lane.release()
     lane.release()
@@ -188,8 +188,8 @@ def test_the_next_owner_goes_on(channel: MakeChannel) -> None:
     assert after.index == 0
     assert after.get("claims") == 2
     assert after.pending.keys() == [key_of("a")]
-    assert after.complete(key_of("a"), 1.0)["sequence"] == 2
-    assert after.next_ticket() > ticket
+    assert after._writer.complete(key_of("a"), 1.0)["sequence"] == 2
+    assert after._writer.next_ticket() > ticket
     after.count("rejected")
     assert after.get("lost") == 0
     assert balance(made.control) == 0
@@ -251,8 +251,8 @@ def test_decisions_are_counted_by_outcome_and_duration(channel: MakeChannel) -> 
     """Sends and waits, the newest version, a bucket per duration."""
     made = channel()
     lane = made.claim()
-    lane.count_decision(1, 7, 16_000)
-    lane.count_decision(0, 8, 10**12)
+    lane.counters.count_decision(1, 7, 16_000)
+    lane.counters.count_decision(0, 8, 10**12)
     assert (lane.get("send"), lane.get("wait"), lane.get("version")) == (1, 1, 8)
     assert lane.get("latency_0") == 1
     assert lane.get(f"latency_{layout.LATENCY_BUCKETS - 1}") == 1

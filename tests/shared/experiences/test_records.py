@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from tandem.shared.experiences.records import (
     KEY_BYTES,
     PENDING_KEY_BYTES,
-    PREFIX_BYTES,
     SEND,
     RecordLayout,
-    checksum,
     encode_key,
     is_finite_record,
     with_reward,
 )
+from tandem.shared.memory.rows import PREFIX_BYTES, checksum
 
 f4 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

@@ -150,10 +150,10 @@ def test_a_mixed_ring_is_sampled_by_share(channel: MakeChannel) -> None:
     lane = made.claim()
     rows = np.zeros(64, made.records.record)
     for place in range(64):
-        body = payload(made.records, lane.next_ticket(), place, value_of(place))
+        body = payload(made.records, lane._writer.next_ticket(), place, value_of(place))
         rows[place] = np.frombuffer(bytes(16) + body, made.records.record)[0]
     rows["decision"] = np.where(np.arange(64) < 60, WAIT, SEND)
-    lane.append_many(rows)
+    lane._writer.append_many(rows)
     reader = made.reader()
     reader.strategy = Stratified(0.5)
     drawn = reader.sample(8)["decision"]

@@ -27,12 +27,12 @@ def calls(lane: Any, other: Any, stamp: int) -> dict[str, Callable[[], Any]]:
         "wait": lambda: wait_for_reward(lane, "new", stamp),
         "supersede": lambda: wait_for_reward(lane, "a", stamp),
         "supersede elsewhere": lambda: wait_for_reward(lane, "theirs", stamp),
-        "reward": lambda: held(lane, lambda: lane.reward(key_of("a"), value_of(stamp))),
-        "reward elsewhere": lambda: held(lane, lambda: lane.reward(key_of("theirs"), value_of(stamp))),
-        "collect": lambda: held(lane, lane.collect),
-        "drop": lambda: held(lane, lambda: lane.drop(key_of("a"))),
-        "expire": lambda: held(lane, lambda: lane.expire(2**62)),
-        "clear": lambda: held(lane, lane.clear),
+        "reward": lambda: held(lane, lambda: lane._writer.reward(key_of("a"), value_of(stamp))),
+        "reward elsewhere": lambda: held(lane, lambda: lane._writer.reward(key_of("theirs"), value_of(stamp))),
+        "collect": lambda: held(lane, lane._writer.collect),
+        "drop": lambda: held(lane, lambda: lane._writer.drop(key_of("a"))),
+        "expire": lambda: held(lane, lambda: lane._writer.expire(2**62)),
+        "clear": lambda: held(lane, lane._writer.clear),
     }
 
 
@@ -40,7 +40,7 @@ def prepare(lane: Any, other: Any, stamp: int) -> None:
     for entries, names in ((lane, "ab"), (other, ["theirs"])):
         for name in names:
             wait_for_reward(entries, name, stamp)
-    held(other, lambda: other.reward(key_of("b"), value_of(stamp)))
+    held(other, lambda: other._writer.reward(key_of("b"), value_of(stamp)))
 
 
 def faults(made: Any, lane: Any, only_rewards: bool = True) -> list[str]:
@@ -83,7 +83,7 @@ def test_an_exception_at_any_line_is_settled(channel: MakeChannel, what: str) ->
         except Planted:
             reached = True
         assert faults(made, lane, only_rewards=what != "add") == [], (what, line)
-        held(other, other.collect)
+        held(other, other._writer.collect)
         assert faults(made, other) == [], (what, line)
         assert other.get("reward_count") - rewarded <= 1
         assert wait_and_reward(lane, line)
@@ -94,7 +94,7 @@ def test_an_exception_at_any_line_is_settled(channel: MakeChannel, what: str) ->
 
 def wait_and_reward(lane: Any, line: int) -> bool:
     wait_for_reward(lane, "next", line)
-    return held(lane, lambda: lane.reward(key_of("next"), value_of(line))) is not False
+    return held(lane, lambda: lane._writer.reward(key_of("next"), value_of(line))) is not False
 
 
 @pytest.mark.parametrize("value", [2**62, 2**63, 2**64 - 1])
@@ -118,8 +118,8 @@ def test_counters_that_make_no_sense_begin_again(
     assert "head" in caplog.text
     assert (heir.get("head"), heir.get("completed"), heir.get("pending")) == (11, 11, 1)
     assert balance(made.control) == 0
-    assert heir.complete(key_of("a"), value_of(12))["sequence"] == 12
-    assert heir.next_ticket() == 13
+    assert heir._writer.complete(key_of("a"), value_of(12))["sequence"] == 12
+    assert heir._writer.next_ticket() == 13
     assert made.reader(verify=True).recent(100)["version"].tolist() == list(range(5, 13))
     assert heir.get("damaged") > 0
 

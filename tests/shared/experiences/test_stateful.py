@@ -68,7 +68,7 @@ class Buffer(RuleBasedStateMachine):
     def add_batch(self, size: int) -> None:
         stamps = [self.next_stamp() for _ in range(size)]
         with self.lane.hold():
-            self.lane.append_many(batch_of(self.lane, stamps[0] if stamps else 0, size))
+            self.lane._writer.append_many(batch_of(self.lane, stamps[0] if stamps else 0, size))
         self.append(*stamps)
 
     @rule(key=keys)
@@ -87,7 +87,7 @@ class Buffer(RuleBasedStateMachine):
     def reward(self, key: str) -> None:
         expected = self.waiting.pop(key, None)
         with self.lane.hold():
-            row = self.lane.complete(key_of(key), value_of(expected or 0))
+            row = self.lane._writer.complete(key_of(key), value_of(expected or 0))
         assert (None if row is None else int(row["version"])) == expected
         if expected is not None:
             self.append(expected)
@@ -95,7 +95,7 @@ class Buffer(RuleBasedStateMachine):
     @rule(key=keys)
     def drop(self, key: str) -> None:
         with self.lane.hold():
-            assert self.lane.drop(key_of(key)) == (key in self.waiting)
+            assert self.lane._writer.drop(key_of(key)) == (key in self.waiting)
         self.counts["dropped"] += self.waiting.pop(key, None) is not None
 
     @rule(share=st.floats(0, 1))
@@ -110,7 +110,7 @@ class Buffer(RuleBasedStateMachine):
         else:
             moment = 2**62 if going else 0
         with self.lane.hold():
-            assert self.lane.expire(moment) == [key_of(key) for key in going]
+            assert self.lane._writer.expire(moment) == [key_of(key) for key in going]
         for key in going:
             del self.waiting[key]
         self.counts["expired"] += len(going)
@@ -118,7 +118,7 @@ class Buffer(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         with self.lane.hold():
-            self.lane.clear()
+            self.lane._writer.clear()
         self.ring.clear()
         self.overtaken = 0
         self.counts["dropped"] += len(self.waiting)
@@ -136,7 +136,7 @@ class Buffer(RuleBasedStateMachine):
         calls = {
             "add": lambda: add(self.lane, stamp),
             "wait": lambda: wait_for_reward(self.lane, key, stamp),
-            "reward": lambda: self.lane.complete(key_of(key), value_of(self.waiting.get(key, 0))),
+            "reward": lambda: self.lane._writer.complete(key_of(key), value_of(self.waiting.get(key, 0))),
         }
         with contextlib.suppress(Planted):
             at_line(calls[what], line, raise_planted)
@@ -207,21 +207,21 @@ def reward_and_compare(machine: Buffer) -> None:
 @pytest.mark.parametrize("mutation", ["forgets", "repeats"])
 def test_the_model_can_disagree(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane that forgets to supersede, or completes twice, is found."""
-    from tandem.shared.experiences.lane import Lane
+    from tandem.shared.experiences.lane_writer import LaneWriter
 
-    original = Lane.complete
+    original = LaneWriter.complete
 
-    def forget(self: Lane, key: bytes, reward: float) -> Any:
+    def forget(self: LaneWriter, key: bytes, reward: float) -> Any:
         return None
 
-    def repeat(self: Lane, key: bytes, reward: float) -> Any:
+    def repeat(self: LaneWriter, key: bytes, reward: float) -> Any:
         payload = self.pending.payload_with_reward(key, reward)
         row = original(self, key, reward)
         if payload is not None:
             self.append(payload)
         return row
 
-    monkeypatch.setattr(Lane, "complete", forget if mutation == "forgets" else repeat)
+    monkeypatch.setattr(LaneWriter, "complete", forget if mutation == "forgets" else repeat)
     machine = Buffer()
     try:
         machine.create()

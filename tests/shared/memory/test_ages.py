@@ -43,8 +43,8 @@ def test_a_reboot_keeps_the_ages(channel: MakeChannel) -> None:
     assert heir.pending.keys() == [key_of("a"), key_of("b")]
     assert all(100 <= age < 130 for age in ages_of(heir))
     with heir.hold():
-        assert heir.expire(time.monotonic_ns() - 150 * 10**9) == []
-        assert heir.expire(time.monotonic_ns() - 99 * 10**9) == [key_of("a"), key_of("b")]
+        assert heir._writer.expire(time.monotonic_ns() - 150 * 10**9) == []
+        assert heir._writer.expire(time.monotonic_ns() - 99 * 10**9) == [key_of("a"), key_of("b")]
 
 
 def test_within_a_boot_nothing_changes(channel: MakeChannel) -> None:

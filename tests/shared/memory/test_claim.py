@@ -19,17 +19,17 @@ MakeChannel = Callable[..., Any]
 WRITES: dict[str, Callable[[Lane], Any]] = {
     "add": lambda lane: add(lane, 1),
     "hold": lambda lane: lane.hold().__enter__(),
-    "ticket": lambda lane: lane.next_ticket(),
-    "tickets": lambda lane: lane.next_tickets(3),
-    "append": lambda lane: lane.append(bytes(lane.records.record.itemsize - 16)),
-    "defer": lambda lane: lane.defer(1, b"", key_of("n"), b""),
-    "reward": lambda lane: lane.reward(key_of("a"), 1.0),
-    "complete": lambda lane: lane.complete(key_of("a"), 1.0),
-    "drop": lambda lane: lane.drop(key_of("a")),
-    "expire": lambda lane: lane.expire(2**62),
-    "clear": lambda lane: lane.clear(),
+    "ticket": lambda lane: lane._writer.next_ticket(),
+    "tickets": lambda lane: lane._writer.next_tickets(3),
+    "append": lambda lane: lane._writer.append(bytes(lane.records.record.itemsize - 16)),
+    "defer": lambda lane: lane._writer.defer(1, b"", key_of("n"), b""),
+    "reward": lambda lane: lane._writer.reward(key_of("a"), 1.0),
+    "complete": lambda lane: lane._writer.complete(key_of("a"), 1.0),
+    "drop": lambda lane: lane._writer.drop(key_of("a")),
+    "expire": lambda lane: lane._writer.expire(2**62),
+    "clear": lambda lane: lane._writer.clear(),
     "count": lambda lane: lane.count("errors"),
-    "count_decision": lambda lane: lane.count_decision(1, 1, 1),
+    "count_decision": lambda lane: lane.counters.count_decision(1, 1, 1),
     "beat": lambda lane: lane.beat(),
 }
 
@@ -168,7 +168,7 @@ def test_giving_back_waits_for_the_thread_inside(channel: MakeChannel) -> None:
 
     def work() -> None:
         with lane.hold():
-            ticket = lane.next_ticket()
+            ticket = lane._writer.next_ticket()
             inside.set()
             go_on.wait(30)
             lane.count("rejected")

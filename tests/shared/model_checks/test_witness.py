@@ -13,7 +13,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from tandem.shared.model_checks.witness import witness
-from tandem.shared.weights.slots import FlatModel
+from tandem.shared.weights.flat_model import FlatModel
 from user_models import Plain
 
 def fail():

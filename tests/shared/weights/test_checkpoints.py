@@ -166,7 +166,7 @@ def test_of_a_hundred_kills_while_saving_none_leaves_a_bad_checkpoint(tmp_path):
         import torch
         torch.set_num_threads(1)
         from tandem.shared.weights.checkpoints import CheckpointStore
-        from tandem.shared.weights.slots import FlatModel
+        from tandem.shared.weights.flat_model import FlatModel
         flat = FlatModel(torch.nn.Linear(200, 100))
         store = CheckpointStore(Path(sys.argv[1]))
         chance = random.Random(7)

@@ -25,9 +25,9 @@ def test_a_reading_is_of_the_time_since_the_last(toy_instance: Callable[..., Any
     assert first.lanes["send"] == 5
     assert list(reader.columns["loss"]) == [0.5, 1.0, 1.5]
 
-    engine.lane.count_decision(1, 1, 1_000_000)
-    engine.lane.count_decision(1, 1, 1_000_000)
-    engine.lane.count_decision(0, 1, 1_000_000)
+    engine.lane.counters.count_decision(1, 1, 1_000_000)
+    engine.lane.counters.count_decision(1, 1, 1_000_000)
+    engine.lane.counters.count_decision(0, 1, 1_000_000)
     control.append_history({"version": 5, "loss": 9.0, "event": 0})
     second = reader.read()
     assert second.decisions_per_second is not None

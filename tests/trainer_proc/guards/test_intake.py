@@ -120,7 +120,7 @@ def test_records_that_nobody_wrote_stop_neither_training_nor_the_guard_on_reward
             bad = rows.copy()
             bad[field] = value
             with lane.hold():
-                lane.append_many(bad[:3])
+                lane._writer.append_many(bad[:3])
     before, version = trainer._in_force().clone().view(torch.float32), trainer.model_version
     for _ in range(20):
         trainer._watch()

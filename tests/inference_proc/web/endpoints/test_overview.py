@@ -45,7 +45,7 @@ def test_the_picture_has_statistics_steps_processes_and_times(start_server: Call
 def test_a_decisions_duration_lies_within_the_bound_of_its_bucket() -> None:
     """The bounds that the picture names are those by which lanes count."""
     from tandem.inference_proc.web.endpoints.overview import latencies
-    from tandem.shared.experiences.lane import latency_bucket
+    from tandem.shared.memory.latency import bucket as latency_bucket
 
     class Empty:
         """A control segment without lanes."""

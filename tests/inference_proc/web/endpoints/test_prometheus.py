@@ -68,7 +68,7 @@ def test_durations_fall_into_their_buckets(server: Any) -> None:
     control, lane = server.engine.control, server.engine.lane
     before = scrape(server)
     for nanoseconds in (16_000, 16_001, 40_000, 10**12):
-        lane.count_decision(0, 0, nanoseconds)
+        lane.counters.count_decision(0, 0, nanoseconds)
     after = scrape(server)
 
     def counted(bound: str) -> float:
@@ -86,7 +86,7 @@ def test_one_scrape_shows_all_server_processes(server: Any) -> None:
 from tandem.inference_proc.engine import Engine
 engine = Engine.attach({server.name!r})
 for number in range(7):
-    engine.lane.count_decision(0, 1, 1000)
+    engine.lane.counters.count_decision(0, 1, 1000)
 print(engine.lane.index)
 engine.close()
 """
