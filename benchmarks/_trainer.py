@@ -10,9 +10,9 @@ import sys
 
 import torch
 from tandem.shared.configuration.config import ContinuousTrainingConfig
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
 from tandem.shared.logs import configure_logging
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.__main__ import take_trainer_lock, warm_up
 from tandem.trainer_proc.trainer import ContinuousTrainer
 

@@ -41,11 +41,11 @@ import torch
 import yaml
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import TandemError
-from tandem.shared.experiences.replay import buffer_stats
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.memory.processes import is_same_process
 from tandem.shared.memory.rows import PREFIX_BYTES, checksum
 from tandem.shared.memory.segments import FOLDER, PREFIX, segment_path
+from tandem.shared.telemetry.stats import buffer_stats
 from tandem.supervisor.display import status
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect

@@ -33,8 +33,8 @@ import torch
 from _kit import awake_cores, bench_instance, machine, observations, percentiles
 from _trainer import config_of
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 ARMS = ("none", "every_second", "back_to_back", "back_to_back_unpublished", "thread")

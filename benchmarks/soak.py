@@ -41,13 +41,13 @@ import torch
 import yaml
 from _disturbances import change_settings, full, hostile_calls, hostile_frames, small_disk
 from tandem.shared.experiences.records import checksums
-from tandem.shared.experiences.replay import buffer_stats
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.processes import is_same_process
 from tandem.shared.memory.rows import PREFIX_BYTES
 from tandem.shared.memory.segments import FOLDER, PREFIX
+from tandem.shared.telemetry.stats import buffer_stats
 from tandem.shared.weights.slots import checksum
 from tandem.shared.weights.subscriber import Subscriber
 

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from _kit import bench_instance, machine, observations
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
 from tandem.shared.learning import Batch, load_learner, make_batch, training_rewards
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 

@@ -20,14 +20,14 @@ from ..shared.application import Gate
 from ..shared.errors import TandemError
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
-from ..shared.experiences.replay import buffer_stats
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
 from ..shared.memory.claim import Refusal, disown_after_fork
 from ..shared.memory.interruptible_lock import OwnedLock
 from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
-from ..shared.telemetry.stats import seconds_since
+from ..shared.telemetry.snapshot import read_trainer
+from ..shared.telemetry.stats import buffer_stats
 from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
 from .application_hooks import ApplicationHooks
 from .changes import Changes
@@ -132,9 +132,8 @@ class Engine:
 
     @property
     def trainer_alive(self) -> bool:
-        """True if the trainer's loop made progress within `supervisor.hang_timeout`."""
-        age = seconds_since(self.control.get("trainer.progress_ns"))
-        return self.enabled and age is not None and age < self.config.supervisor.hang_timeout
+        """True if the trainer lives and its loop made progress within `supervisor.hang_timeout`."""
+        return self.enabled and read_trainer(self.control).is_progressing(self.config.supervisor.hang_timeout)
 
     @property
     def is_orphaned(self) -> bool:

@@ -21,8 +21,8 @@ from ..shared.configuration.config import Config, ContinuousTrainingConfig
 from ..shared.errors import SupervisorError
 from ..shared.memory.control import Control
 from ..shared.memory.processes import module_command, start_ticks
+from ..shared.telemetry.snapshot import Snapshot
 from . import process_tree
-from .display.status import buffer
 from .logfile import tail
 from .supervisor import Supervisor
 
@@ -159,7 +159,7 @@ def figures(client: dict[str, Any], control: Control, first: int, steps: int) ->
         "send": client["send"],
         "wait": client["wait"],
         "completed": sum(lane["completed"] for lane in lanes),
-        "pending": buffer(control)["pending"],
+        "pending": Snapshot(control).total("pending"),
         "errors": client["errors"] + sum(lane["errors"] for lane in lanes),
         "model_version": {"first": first, "last": control.get("version")},
         "training_steps": control.get("metrics.total_steps") - steps,
@@ -191,11 +191,11 @@ class LiveLine:
 
     def text(self, control: Control) -> str:
         """The line."""
-        room = buffer(control)
+        snapshot = Snapshot(control)
         return (
             f"version {control.get('version')}  {self._rate:.0f} decisions/s"
             f"  loss {control.get('metrics.average_loss'):.3f}  reward {control.get('metrics.mean_reward'):+.3f}"
-            f"  buffer {room['size']}/{room['capacity']}  pending {room['pending']}"
+            f"  buffer {snapshot.size}/{snapshot.total_capacity}  pending {snapshot.total('pending')}"
         )
 
 

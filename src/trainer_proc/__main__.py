@@ -17,12 +17,12 @@ import torch
 
 from ..shared.application import ActionHead
 from ..shared.errors import TandemError
-from ..shared.experiences.replay import ExperienceReplayBuffer
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, load_learner
 from ..shared.logs import configure_logging
 from ..shared.memory.ownership import be_private
 from ..shared.memory.segments import instance_name
+from ..shared.replay import ExperienceReplayBuffer
 from ..shared.weights.publisher import claim_trainer
 from .devices import make_deterministic, yield_to_server
 from .tensorboard import event_files

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
-from ..shared.experiences.replay import ExperienceReplayBuffer
 from ..shared.experiences.strategies import Prioritized
 from ..shared.learning import Learner, StepResult, event_row, history_row, make_batch, training_rewards
 from ..shared.rate_limit import RateLimit
+from ..shared.replay import ExperienceReplayBuffer
 from ..shared.telemetry.training_metrics import TrainingMetrics
 from ..shared.training.watch import LearningWatch
 from ..shared.weights.checkpoints import Checkpoint

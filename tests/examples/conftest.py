@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from tandem.shared.experiences.replay import buffer_stats
+from tandem.shared.telemetry.stats import buffer_stats
 from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.publisher import Publisher
 

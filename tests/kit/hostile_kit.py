@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 
 GOOD = [0.1, 0.2]
 

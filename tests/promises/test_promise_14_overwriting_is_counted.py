@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from channel_kit import balance
 from proof import figure, size
-from tandem.shared.experiences.replay import buffer_stats
+from tandem.shared.telemetry.stats import buffer_stats
 
 MakeChannel = Callable[..., Any]
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from proof import figure
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.memory.segments import remove_instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc import learner as learner_module
 from tandem.trainer_proc.candidate import Candidate
 from tandem.trainer_proc.trainer import ContinuousTrainer

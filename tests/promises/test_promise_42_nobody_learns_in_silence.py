@@ -19,7 +19,7 @@ import torch
 from proof import figure
 from tandem.inference_proc.engine import Engine
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.shared.telemetry.learning_reasons import NAMES, learning_notices, learning_reasons
 from tandem.supervisor.commands.check import judge
 from tandem.supervisor.display import status

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from proof import figure, size
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.forwarded_rewards import CELL, ForwardedRewards, cell_rows
+from tandem.shared.experiences.forwarded_rewards import CELL, Cells, cell_rows
 from tandem.shared.experiences.records import key_hash
-from tandem.shared.experiences.replay import ExperienceReplayBuffer, buffer_stats
 from tandem.shared.instance import Instance
 from tandem.shared.memory import layout
 from tandem.shared.memory.arrays import SharedArray
 from tandem.shared.memory.rows import checksum
+from tandem.shared.replay import ExperienceReplayBuffer
+from tandem.shared.telemetry.stats import buffer_stats
 
 OBSERVATION = [0.1, 0.2, 0.3, 0.4]
 NONSENSE = (0, 1, 2**31, 2**32 - 1, 2**48 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -195,6 +196,6 @@ def test_a_letter_that_is_believed_is_found_out(
 ) -> None:
     """The same strikes stop an engine that takes every message for what it says."""
     caplog.set_level(logging.CRITICAL)
-    monkeypatch.setattr(ForwardedRewards, "_open", lambda self, sender, cell, ticket: 1e39)
+    monkeypatch.setattr(Cells, "open", lambda self, sender, cell, ticket: 1e39)
     with pytest.raises((AssertionError, OverflowError)):
         strikes(small, 2 * len(KINDS))

@@ -17,9 +17,9 @@ from proof import figure, wait_for
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy, TandemError
 from tandem.shared.experiences.lane import Lane
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
 from tandem.shared.memory.segments import remove_instance, segment_path
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.__main__ import take_trainer_lock
 
 MakeChannel = Callable[..., Any]

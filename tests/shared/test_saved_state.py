@@ -18,9 +18,9 @@ import pytest
 import torch
 from tandem.shared.durable import seal, unseal
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import remove_instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.shared.saved_state import find_kept, keep
 from tandem.shared.weights.publisher import Publisher
 

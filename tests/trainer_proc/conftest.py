@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 # With more threads than idle cores every small tensor operation waits for the slowest.

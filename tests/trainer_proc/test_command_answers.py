@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from tandem.shared.commands import BEST, PREVIOUS, send, set_paused
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 

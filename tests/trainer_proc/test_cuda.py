@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from tandem.inference_proc.engine import Engine
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

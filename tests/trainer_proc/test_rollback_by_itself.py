@@ -10,8 +10,8 @@ import torch
 from tandem.inference_proc.engine import Engine
 from tandem.queen.world import World
 from tandem.shared.configuration.config import parse
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.instance import Instance, create_instance
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -120,7 +120,7 @@ def test_the_trainer_process_writes_and_goes_on_after_a_restart(
 ) -> None:
     """With `metrics.tensorboard: true` the trainer writes event files, and so does the next trainer; the step history
     in shared memory holds the steps of both."""
-    from tandem.shared.experiences.replay import ExperienceReplayBuffer
+    from tandem.shared.replay import ExperienceReplayBuffer
 
     instance = toy_instance(metrics={"tensorboard": True})
     control, folder = instance.control, instance.data_dir / FOLDER

@@ -178,7 +178,7 @@ def test_the_same_log_and_seed_give_the_same_bits(toy_trainer, fill, toy_instanc
 
 def test_a_killed_trainer_goes_on_where_it_was(toy_instance, fill, trainer_process, wait_until, tmp_path):
     """After kill -9 the next trainer publishes higher versions, with the optimiser state of the newest checkpoint."""
-    from tandem.shared.experiences.replay import ExperienceReplayBuffer
+    from tandem.shared.replay import ExperienceReplayBuffer
 
     instance = toy_instance(trainer={"checkpoint_interval": 0.2})
     buffer = ExperienceReplayBuffer(instance)
@@ -216,7 +216,7 @@ def test_a_resumed_trainer_goes_on_exactly(toy_trainer, fill, toy_instance):
     for _ in range(3):
         trainer.train_step()
     expected = trainer.flat.flat.clone()
-    from tandem.shared.experiences.replay import ExperienceReplayBuffer
+    from tandem.shared.replay import ExperienceReplayBuffer
 
     checkpoint = trainer.keeper.newest()
     assert checkpoint.version == 3

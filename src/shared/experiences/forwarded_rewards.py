@@ -65,52 +65,82 @@ class Found:
         return int(self.entry["decided_ns"]), self.lane
 
 
+class Cells:
+    """The cells of all lanes, and the filters of the keys that wait in each, seen from lane `index`.
+
+    `damaged(what)` is told of messages that make no sense.
+    """
+
+    def __init__(self, control: Control, index: int, damaged: Callable[[str], None]) -> None:
+        lanes: int = control.get("lanes")
+        capacity: int = control.get("pending_capacity")
+        rows = cell_rows(lanes, capacity)
+        segments = [SharedArray(control.instance, f"mail{lane}", CELL, rows) for lane in range(lanes)]
+        # An unsigned word can hold whatever lies there; a float or a text could not be compared.
+        self.by_lane = [segment.word_view for segment in segments]
+        self.to_me = [segment.words[index * capacity : (index + 1) * capacity] for segment in segments]
+        self.from_me = segments[index].words[: lanes * capacity]
+        filters = HEADER_BYTES + lanes * capacity * CELL.itemsize
+        self.filters = [KeyFilter(segment.raw[filters:], capacity) for segment in segments]
+        self._capacity = capacity
+        self._damaged = damaged
+        self._told: dict[tuple[int, int], int] = {}
+
+    def of(self, lane: int, place: int) -> int:
+        """First word of the cell for a place of a lane's pending table."""
+        return (HEADER_BYTES >> 3) + 2 * (lane * self._capacity + place)
+
+    def open(self, sender: int, cell: int, ticket: int) -> float | None:
+        """What a message says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
+        content = self.by_lane[sender][cell + 1]
+        bits, checksum = content & 0xFFFFFFFF, content >> 32
+        reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
+        if adler32(_BITS.pack(ticket, bits)) == checksum and not math.isinf(reward):
+            return reward
+        if content and self._told.get((sender, cell)) != content:
+            if len(self._told) > 1000:
+                self._told.clear()
+            self._told[sender, cell] = content
+            self._damaged("a message")
+        return None
+
+
 class ForwardedRewards:
-    """The segments of all lanes and the pending tables of the others, seen from lane `index`.
+    """The cells of all lanes and the pending tables of the others, seen from lane `index`.
 
     `damaged(what)` is told of messages that make no sense. Not thread-safe: the lane holds its lock around every call.
     """
 
     def __init__(self, control: Control, records: RecordLayout, index: int, damaged: Callable[[str], None]) -> None:
-        self._words = control.words
         self._control = control
+        self._words = control.words
         self._index = index
-        self._damaged = damaged
-        lanes: int = control.get("lanes")
-        self._capacity: int = control.get("pending_capacity")
-        rows = cell_rows(lanes, self._capacity)
-        segments = [SharedArray(control.instance, f"mail{lane}", CELL, rows) for lane in range(lanes)]
-        # An unsigned word can hold whatever lies there; a float or a text could not be compared.
-        self._cells = [segment.word_view for segment in segments]
-        self._own = self._cells[index]
-        self._my_cells = (HEADER_BYTES >> 3) + 2 * index * self._capacity
-        self._to_me = [segment.words[index * self._capacity : (index + 1) * self._capacity] for segment in segments]
-        self._from_me = segments[index].words[: lanes * self._capacity]
-        filters = HEADER_BYTES + lanes * self._capacity * CELL.itemsize
-        self._filters = [KeyFilter(segment.raw[filters:], self._capacity) for segment in segments]
-        self.filter = self._filters[index]
+        self._cells = cells = Cells(control, index, damaged)
+        self._own = cells.by_lane[index]
+        self._my_cells = cells.of(index, 0)
+        self.filter = cells.filters[index]
+        capacity = control.get("pending_capacity")
         self._tables = {
-            lane: SharedArray(control.instance, f"pending{lane}", records.pending, self._capacity).array
-            for lane in range(lanes)
+            lane: SharedArray(control.instance, f"pending{lane}", records.pending, capacity).array
+            for lane in range(control.get("lanes"))
             if lane != index
         }
         self._tickets = {lane: table["sequence"] for lane, table in self._tables.items()}
         self._hashes = {lane: table["owner_hash"] for lane, table in self._tables.items()}
         # Lane, where it counts its claims, its cells and its filter.
         self._others = [
-            (lane, layout.offset(f"lane.{lane}.claims") >> 3, self._cells[lane], self._filters[lane])
+            (lane, layout.offset(f"lane.{lane}.claims") >> 3, cells.by_lane[lane], cells.filters[lane])
             for lane in self._tables
         ]
         self._heads = [layout.offset(f"lane.{lane}.mail_head") >> 3 for lane in self._tables]
         self._head = layout.offset(f"lane.{index}.mail_head") >> 3
         self._read = [-1] * len(self._heads)
-        self._told: dict[tuple[int, int], int] = {}
         self._barrier = threading.Lock()
 
     def settle(self) -> None:
-        """Begin, or begin again after an exception: nothing half done is left in the lane's segment."""
-        self._from_me[self._from_me[:, 1] == 0, 0] = 0
-        self._to_me[self._index][:] = 0
+        """Begin, or begin again after an exception: nothing half done is left in the lane's cells."""
+        self._cells.from_me[self._cells.from_me[:, 1] == 0, 0] = 0
+        self._cells.to_me[self._index][:] = 0
         # A message that was written and not announced is announced now.
         self._announce()
         self._read = [-1] * len(self._heads)
@@ -123,23 +153,6 @@ class ForwardedRewards:
         """Make what was stored visible before anything is loaded: taking a lock is an atomic exchange."""
         self._barrier.acquire(False)
         self._barrier.release()
-
-    def _cell(self, lane: int, place: int) -> int:
-        return (HEADER_BYTES >> 3) + 2 * (lane * self._capacity + place)
-
-    def _open(self, sender: int, cell: int, ticket: int) -> float | None:
-        """What a message says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
-        content = self._cells[sender][cell + 1]
-        bits, checksum = content & 0xFFFFFFFF, content >> 32
-        reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
-        if adler32(_BITS.pack(ticket, bits)) == checksum and not math.isinf(reward):
-            return reward
-        if content and self._told.get((sender, cell)) != content:
-            if len(self._told) > 1000:
-                self._told.clear()
-            self._told[sender, cell] = content
-            self._damaged("a message")
-        return None
 
     # Looking for decisions of others
 
@@ -168,10 +181,10 @@ class ForwardedRewards:
 
     def is_settled(self, found: Found) -> bool:
         """True if a message or its owner has decided already what becomes of the decision."""
-        cell, ticket = self._cell(found.lane, found.place), found.ticket
+        cell, ticket = self._cells.of(found.lane, found.place), found.ticket
         return any(
-            cells[cell] == ticket and (sender == found.lane or self._open(sender, cell, ticket) is not None)
-            for sender, cells in enumerate(self._cells)
+            cells[cell] == ticket and (sender == found.lane or self._cells.open(sender, cell, ticket) is not None)
+            for sender, cells in enumerate(self._cells.by_lane)
         )
 
     # Sending
@@ -184,8 +197,8 @@ class ForwardedRewards:
         """
         if storable_reward(reward) is None and not math.isnan(reward):
             raise ValueError(f"reward: {reward!r} cannot be stored; it must be finite as a 32-bit float")
-        own, cell, ticket = self._own, self._cell(found.lane, found.place), found.ticket
-        if own[cell] == ticket and self._open(self._index, cell, ticket) is not None:
+        own, cell, ticket = self._own, self._cells.of(found.lane, found.place), found.ticket
+        if own[cell] == ticket and self._cells.open(self._index, cell, ticket) is not None:
             return False
         own[cell + 1] = 0
         own[cell] = ticket
@@ -208,8 +221,8 @@ class ForwardedRewards:
         """True if somebody else has marked the decision; a sender's mark without a message counts while it lives."""
         return any(
             cells[cell] == ticket
-            and (sender == found.lane or self._open(sender, cell, ticket) is not None or self._lives(sender))
-            for sender, cells in enumerate(self._cells)
+            and (sender == found.lane or self._cells.open(sender, cell, ticket) is not None or self._lives(sender))
+            for sender, cells in enumerate(self._cells.by_lane)
             if sender != self._index
         )
 
@@ -219,11 +232,11 @@ class ForwardedRewards:
         An owner that has marked the decision looked for messages afterwards, perhaps before this one was there. A mark
         is overwritten only after the entry was cleared.
         """
-        if self._cells[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
+        if self._cells.by_lane[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
             return True
         return any(
-            cells[cell] == ticket and self._open(sender, cell, ticket) is not None
-            for sender, cells in enumerate(self._cells)
+            cells[cell] == ticket and self._cells.open(sender, cell, ticket) is not None
+            for sender, cells in enumerate(self._cells.by_lane)
             if sender not in (self._index, found.lane)
         )
 
@@ -246,9 +259,9 @@ class ForwardedRewards:
         for sender, head, read in zip(self._tables, heads, self._read, strict=True):
             if head == read:
                 continue
-            cells = self._to_me[sender]
+            cells = self._cells.to_me[sender]
             for place in np.flatnonzero((cells[:, 0] == tickets) & (cells[:, 1] != 0) & (tickets != 0)):
-                said = self._open(sender, self._cell(self._index, int(place)), int(tickets[place]))
+                said = self._cells.open(sender, self._cells.of(self._index, int(place)), int(tickets[place]))
                 if said is not None:
                     found.append((int(place), said))
         self._read = heads
@@ -264,7 +277,7 @@ class ForwardedRewards:
         self._fence()
         for sender, claims, cells, _ in self._others:
             if words[claims] and cells[cell] == ticket:
-                said = self._open(sender, cell, ticket)
+                said = self._cells.open(sender, cell, ticket)
                 if said is not None:
                     return said
         return None

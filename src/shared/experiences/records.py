@@ -118,6 +118,7 @@ class RecordLayout:
     pending: np.dtype[Any] = None  # type: ignore[assignment]
     _payload: struct.Struct = None  # type: ignore[assignment]
 
+    # Many parameters: the columns of a record, in their order; an object in between would cost a third of the packing.
     def pack(
         self,
         ticket: int,

@@ -8,7 +8,6 @@ before it writes into it. A row that its writer overtook is given up and counted
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,20 +19,12 @@ from ..memory.control import Control
 from ..memory.rows import PREFIX_BYTES
 from .batch import BatchRoom
 from .records import RecordLayout, checksums
-from .strategies import Strategy, Uniform
+from .strategies import Strategy, Uniform, Window
 
 WEAK_MEMORY = platform.machine() not in ("x86_64", "AMD64")
 """Where loads may pass loads, the sequence alone proves nothing and every row's checksum is looked at too."""
 
 _MOST_RECORDS = 2**62
-
-
-@dataclass(frozen=True)
-class Window:
-    """The records that can be read now: for each lane that has any, its index, first number less one, and count."""
-
-    lanes: tuple[tuple[int, int, int], ...]
-    total: int
 
 
 class ReplayReader:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..configuration.config import ContinuousTrainingConfig
+from ..memory.control import Control
 from .records import TICKET_BITS, WAIT
 
-if TYPE_CHECKING:
-    from .sampler import ReplayReader, Window
+
+@dataclass(frozen=True)
+class Window:
+    """The records that can be read now: for each lane that has any, its index, first number less one, and count."""
+
+    lanes: tuple[tuple[int, int, int], ...]
+    total: int
+
+
+class Readable(Protocol):
+    """What a strategy may ask of the reader that it picks for."""
+
+    control: Control
+    capacity: int
+    rng: np.random.Generator
+
+    def column(self, window: Window, field: str) -> NDArray[Any]:
+        """One field of every record in the window, [total, ...]."""
 
 
 class Strategy(Protocol):
     """Picks positions, without repetition unless it says otherwise."""
 
-    def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """At most `count` positions in 0..window.total-1 of records whose version is at least `first_version`."""
 
 
@@ -67,7 +85,7 @@ class Uniform:
         self.max_lag = max_lag
         self.with_repetition = with_repetition
 
-    def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """See Strategy."""
         eligible = _eligible(reader, window, first_version, self.max_lag)
         total = window.total if eligible is None else len(eligible)
@@ -85,7 +103,7 @@ class Recency:
         self.seconds = seconds
         self.max_lag = max_lag
 
-    def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """See Strategy."""
         if self.seconds:
             age = time.time() - reader.column(window, "timestamp")
@@ -103,7 +121,7 @@ class Stratified:
         self.wait_share = wait_share
         self.max_lag = max_lag
 
-    def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """See Strategy."""
         blocked = reader.column(window, "decision") == WAIT
         eligible = _eligible(reader, window, first_version, self.max_lag)
@@ -134,7 +152,7 @@ class Prioritized:
         self._losses: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         self._largest = 1.0
 
-    def pick(self, reader: ReplayReader, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
         """See Strategy."""
         parts = []
         for lane, low, size in window.lanes:
@@ -145,7 +163,7 @@ class Prioritized:
         weights = (np.concatenate(parts) + 0.01) ** self.exponent
         return weighted(reader.rng, _masked(weights, reader, window, first_version, self.max_lag), count)
 
-    def update(self, reader: ReplayReader, rows: NDArray[Any], losses: NDArray[np.float32]) -> None:
+    def update(self, reader: Readable, rows: NDArray[Any], losses: NDArray[np.float32]) -> None:
         """Tell the losses float[n] of the records (structured [n]) that the last step trained on."""
         magnitudes = np.abs(losses).astype(np.float64)
         if magnitudes.size:
@@ -164,7 +182,7 @@ class Prioritized:
         return self._losses[lane]
 
 
-def _eligible(reader: ReplayReader, window: Window, first_version: int, max_lag: int) -> NDArray[np.int64] | None:
+def _eligible(reader: Readable, window: Window, first_version: int, max_lag: int) -> NDArray[np.int64] | None:
     """Positions of the records that are new enough; None if all are."""
     oldest = max(first_version, reader.control.get("version") - max_lag if max_lag else 0)
     if oldest <= 0:
@@ -173,7 +191,7 @@ def _eligible(reader: ReplayReader, window: Window, first_version: int, max_lag:
 
 
 def _masked(
-    weights: NDArray[np.float64], reader: ReplayReader, window: Window, first_version: int, max_lag: int
+    weights: NDArray[np.float64], reader: Readable, window: Window, first_version: int, max_lag: int
 ) -> NDArray[np.float64]:
     eligible = _eligible(reader, window, first_version, max_lag)
     if eligible is None:

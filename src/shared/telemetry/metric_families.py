@@ -1,30 +1,26 @@
 """Every metric of `GET /metrics`: name, meaning, and where in shared memory its values come from.
 
 Plain data and standard library only; prometheus.py turns it into what Prometheus reads, and docs/metrics.md is printed
-from it (`python -m tandem.reference.metrics`). Values are computed from the control segment alone, so every
-server process of an instance answers the same.
+from it (`python -m tandem.reference.metrics`). Values are of one reading of the control
+segment (snapshot.py), so every server process of an instance answers the same, and as every other surface.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..memory import layout
-from ..memory.control import Control
-from ..memory.processes import is_same_process
-from .learning_reasons import NAMES, learning_reasons
+from ..memory.latency import BOUNDS as BOUNDS
+from .learning_reasons import NAMES
+from .snapshot import LaneReading, ProcessReading, Snapshot
 
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels, and the value."""
 
-PROCESSES = ("trainer", "inference", "supervisor")
 OUTCOMES = ("completed", "expired", "superseded", "dropped", "rejected", "lost")
-BOUNDS = tuple(16e-6 * 2 ** (bucket / 2) for bucket in range(layout.LATENCY_BUCKETS - 1))
-"""Upper bounds in seconds of all duration buckets but the last, which is open."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Family:
     help: str
     source: str
     labels: tuple[str, ...]
-    read: Callable[[Control], Iterable[tuple[tuple[str, ...], Any]]]
+    read: Callable[[Snapshot], Iterable[tuple[tuple[str, ...], Any]]]
 
     @property
     def shown(self) -> str:
@@ -47,215 +43,178 @@ class Family:
         return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
 
 
-def lanes_in_use(control: Control) -> list[int]:
-    """The lanes that a server process ever claimed."""
-    return [index for index in range(control.get("lanes")) if control.get(f"lane.{index}.claims")]
+def _seconds(age: float | None) -> float:
+    """NaN in place of None (never)."""
+    return math.nan if age is None else age
 
 
-def _age(monotonic_ns: int) -> float:
-    """Seconds since; NaN for 0 (never)."""
-    return max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e9) if monotonic_ns else math.nan
+def _value(name: str, kind: str, help: str, source: str, read: Callable[[Snapshot], float]) -> Family:
+    """A metric without labels."""
+    return Family(name, kind, help, f"`{source}`", (), lambda snapshot: [((), read(snapshot))])
 
 
-def _field(name: str, kind: str, help: str, field: str, scale: float = 1.0) -> Family:
-    def read(control: Control) -> Iterator[Sample]:
-        yield (), control.get(field) * scale
-
-    return Family(name, kind, help, f"`{field}`", (), read)
+def _number(name: str, kind: str, help: str, field: str) -> Family:
+    return _value(name, kind, help, field, lambda snapshot: snapshot.numbers[field])
 
 
-def _learned(name: str, help: str, field: str, scale: float = 1.0) -> Family:
+def _metric(name: str, kind: str, help: str, metric: str, scale: float = 1.0) -> Family:
+    return _value(name, kind, help, f"metrics.{metric}", lambda snapshot: snapshot.metrics[metric] * scale)
+
+
+def _learned(name: str, help: str, metric: str, scale: float = 1.0) -> Family:
     """A gauge that means nothing before the first training step."""
 
-    def read(control: Control) -> Iterator[Sample]:
-        yield (), control.get(field) * scale if control.get("metrics.total_steps") else math.nan
+    def read(snapshot: Snapshot) -> float:
+        return float(snapshot.metrics[metric] * scale) if snapshot.metrics["total_steps"] else math.nan
 
-    return Family(name, "gauge", help, f"`{field}`", (), read)
+    return _value(name, "gauge", help, f"metrics.{metric}", read)
 
 
 def _lane(
-    name: str, kind: str, help: str, field: str, read_lane: Callable[[Control, int], float] | None = None
+    name: str, kind: str, help: str, field: str, read_lane: Callable[[LaneReading], float] | None = None
 ) -> Family:
-    def read(control: Control) -> Iterator[Sample]:
-        for lane in lanes_in_use(control):
-            value = control.get(f"lane.{lane}.{field}") if read_lane is None else read_lane(control, lane)
-            yield (str(lane),), value
+    def read(snapshot: Snapshot) -> Iterator[Sample]:
+        for lane in snapshot.lanes:
+            yield (str(lane.index),), lane.values[field] if read_lane is None else read_lane(lane)
 
     source = field if "`" in field else f"`lane.<k>.{field}`"
     return Family(name, kind, help, source, ("lane",), read)
 
 
-def _information(control: Control) -> Iterator[Sample]:
-    schema = control.schema
-    yield (control.instance, str(schema["application"]), str(control.get("layout_version"))), 1.0
+def _information(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (snapshot.instance, str(snapshot.schema["application"]), str(layout.LAYOUT_VERSION)), 1.0
 
 
-def _model_age(control: Control) -> Iterator[Sample]:
-    yield (), _age(control.get("published_ns"))
+def _trainer_enabled(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), float(snapshot.schema["config"]["trainer"]["enabled"])
 
 
-def _trainer_enabled(control: Control) -> Iterator[Sample]:
-    yield (), float(control.schema["config"]["trainer"]["enabled"])
-
-
-def _problems(control: Control) -> Iterator[Sample]:
-    found = learning_reasons(control)
+def _problems(snapshot: Snapshot) -> Iterator[Sample]:
     for name in NAMES:
-        yield (name,), float(name in found)
+        yield (name,), float(name in snapshot.reasons)
 
 
-def _lag(control: Control) -> Iterator[Sample]:
-    stepped = control.get("metrics.total_steps")
+def _lag(snapshot: Snapshot) -> Iterator[Sample]:
     for statistic in ("mean", "max"):
-        yield (statistic,), control.get(f"metrics.lag_{statistic}") if stepped else math.nan
+        yield (statistic,), snapshot.metrics[f"lag_{statistic}"] if snapshot.metrics["total_steps"] else math.nan
 
 
-def _decisions(control: Control) -> Iterator[Sample]:
-    for lane in lanes_in_use(control):
+def _decisions(snapshot: Snapshot) -> Iterator[Sample]:
+    for lane in snapshot.lanes:
         for gate in ("send", "wait"):
-            yield (str(lane), gate), control.get(f"lane.{lane}.{gate}")
+            yield (str(lane.index), gate), lane.values[gate]
 
 
-def _outcomes(control: Control) -> Iterator[Sample]:
-    for lane in lanes_in_use(control):
+def _outcomes(snapshot: Snapshot) -> Iterator[Sample]:
+    for lane in snapshot.lanes:
         for outcome in OUTCOMES:
-            yield (str(lane), outcome), control.get(f"lane.{lane}.{outcome}")
+            yield (str(lane.index), outcome), lane.values[outcome]
 
 
-def _durations(control: Control) -> Iterator[tuple[tuple[str, ...], tuple[list[int], float]]]:
-    for lane in lanes_in_use(control):
-        counts = [control.get(f"lane.{lane}.latency_{bucket}") for bucket in range(layout.LATENCY_BUCKETS)]
-        yield (str(lane),), (counts, control.get(f"lane.{lane}.latency_sum_ns") * 1e-9)
+def _durations(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], tuple[list[int], float]]]:
+    for lane in snapshot.lanes:
+        yield (str(lane.index),), (lane.latency_counts, lane.values["latency_sum_ns"] * 1e-9)
 
 
-def _size(control: Control, lane: int) -> float:
-    held = control.get(f"lane.{lane}.head") - control.get(f"lane.{lane}.floor")
-    return float(max(0, min(held, control.get("capacity"))))
+def _processes(snapshot: Snapshot) -> tuple[ProcessReading, ...]:
+    return snapshot.trainer, snapshot.server, snapshot.supervisor
 
 
-def _overwritten(control: Control, lane: int) -> float:
-    return float(max(0, control.get(f"lane.{lane}.head") - control.get("capacity")))
+def _process(
+    name: str, help: str, source: str, read: Callable[[ProcessReading], float], kind: str = "gauge", most: int = 3
+) -> Family:
+    def read_all(snapshot: Snapshot) -> Iterator[Sample]:
+        for process in _processes(snapshot)[:most]:
+            yield (process.name,), read(process)
+
+    return Family(name, kind, help, source, ("process",), read_all)
 
 
-def _lane_up(control: Control, lane: int) -> float:
-    return float(is_same_process(control.get(f"lane.{lane}.owner"), control.get(f"lane.{lane}.owner_ticks")))
-
-
-def _lane_age(control: Control, lane: int) -> float:
-    return _age(control.get(f"lane.{lane}.progress_ns"))
-
-
-def _identity(process: str) -> str:
-    return "supervisor" if process == "supervisor" else f"process.{process}"
-
-
-def _process_up(control: Control) -> Iterator[Sample]:
-    for process in PROCESSES:
-        prefix = _identity(process)
-        yield (process,), float(is_same_process(control.get(f"{prefix}.pid"), control.get(f"{prefix}.start_ticks")))
-
-
-def _process_state(control: Control) -> Iterator[Sample]:
-    for process in PROCESSES[:2]:
-        state = control.get(f"process.{process}.state")
-        for index, name in enumerate(layout.STATES):
-            yield (process, name), float(index == state)
-
-
-def _restarts(control: Control) -> Iterator[Sample]:
-    for process in PROCESSES[:2]:
-        yield (process,), control.get(f"process.{process}.restarts")
-
-
-def _progress_age(control: Control) -> Iterator[Sample]:
-    yield ("trainer",), _age(control.get("trainer.progress_ns"))
-    newest = max((control.get(f"lane.{lane}.progress_ns") for lane in lanes_in_use(control)), default=0)
-    yield ("inference",), _age(newest)
-    yield ("supervisor",), _age(control.get("supervisor.progress_ns"))
-
-
-def _process_uptime(control: Control) -> Iterator[Sample]:
-    for process in PROCESSES[:2]:
-        yield (process,), _age(control.get(f"process.{process}.started_ns"))
+def _process_state(snapshot: Snapshot) -> Iterator[Sample]:
+    for process in _processes(snapshot)[:2]:
+        for name in layout.STATES:
+            yield (process.name, name), float(name == process.state)
 
 
 GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     ("The instance and its model", (
         Family("tandem_instance", "info", "What this instance is; always 1.", "the schema",
                ("name", "application", "layout_version"), _information),
-        _field("tandem_model_version", "gauge", "Version of the newest published weights.", "version"),
-        Family("tandem_model_version_age_seconds", "gauge", "Seconds since that version was published.",
-               "`published_ns`", (), _model_age),
-        _field("tandem_model_published_timestamp_seconds", "gauge", "When it was published, seconds since 1970.",
+        _value("tandem_model_version", "gauge", "Version of the newest published weights.", "version",
+               lambda snapshot: snapshot.version),
+        _value("tandem_model_version_age_seconds", "gauge", "Seconds since that version was published.",
+               "published_ns", lambda snapshot: _seconds(snapshot.model_age_s)),
+        _number("tandem_model_published_timestamp_seconds", "gauge", "When it was published, seconds since 1970.",
                "published_at"),
-        _field("tandem_model_rollbacks", "counter", "Rollbacks, asked for or made by the live guard.", "rollbacks"),
-        _field("tandem_model_guard_rollbacks", "counter", "Rollbacks that the live guard made by itself.",
-               "metrics.guard_rollbacks"),
-        _field("tandem_model_resets", "counter", "Resets to fresh weights.", "generation"),
-        _field("tandem_model_restored_version", "gauge", "Version that the newest rollback restored; 0: none yet.",
+        _number("tandem_model_rollbacks", "counter", "Rollbacks, asked for or made by the live guard.", "rollbacks"),
+        _metric("tandem_model_guard_rollbacks", "counter", "Rollbacks that the live guard made by itself.",
+               "guard_rollbacks"),
+        _number("tandem_model_resets", "counter", "Resets to fresh weights.", "generation"),
+        _number("tandem_model_restored_version", "gauge", "Version that the newest rollback restored; 0: none yet.",
                "restored_version"),
-        _field("tandem_model_checkpoints_unsaved", "gauge", "Checkpoints in a row that could not be saved; 0: the last"
+        _number("tandem_model_checkpoints_unsaved", "gauge", "Checkpoints in a row that could not be saved; 0: the last"
                " one was.", "trainer.unsaved"),
     )),
     ("Training", (
         Family("tandem_trainer_enabled", "gauge", "1 if a trainer process learns, 0 if training is coupled to the"
                " server.", "the schema", (), _trainer_enabled),
-        _field("tandem_trainer_paused", "gauge", "1 while an operator has paused training.", "command.pause"),
-        _field("tandem_training_steps", "counter", "Successful training steps.", "metrics.total_steps"),
-        _field("tandem_training_experiences", "counter", "Experiences trained on; one counts each time.",
-               "metrics.total_samples"),
-        _field("tandem_training_sampled", "counter", "Rows sampled by this trainer process, trained on or not.",
-               "metrics.total_sampled"),
-        _field("tandem_training_torn_rows", "counter", "Rows given up because they were overwritten while read.",
-               "metrics.torn_rows"),
-        _field("tandem_training_errors", "counter", "Training steps that raised.", "metrics.total_errors"),
-        _field("tandem_training_skipped", "counter", "Ticks with fewer experiences than trainer.min_batch_size.",
-               "metrics.skipped_steps"),
-        _field("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
-               "metrics.overruns"),
-        _field("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "metrics.refused"),
+        _value("tandem_trainer_paused", "gauge", "1 while an operator has paused training.", "command.pause",
+               lambda snapshot: float(snapshot.is_paused)),
+        _metric("tandem_training_steps", "counter", "Successful training steps.", "total_steps"),
+        _metric("tandem_training_experiences", "counter", "Experiences trained on; one counts each time.",
+               "total_samples"),
+        _metric("tandem_training_sampled", "counter", "Rows sampled by this trainer process, trained on or not.",
+               "total_sampled"),
+        _metric("tandem_training_torn_rows", "counter", "Rows given up because they were overwritten while read.",
+               "torn_rows"),
+        _metric("tandem_training_errors", "counter", "Training steps that raised.", "total_errors"),
+        _metric("tandem_training_skipped", "counter", "Ticks with fewer experiences than trainer.min_batch_size.",
+               "skipped_steps"),
+        _metric("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
+               "overruns"),
+        _metric("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "refused"),
         Family("tandem_learning_problem", "gauge", "1 while this keeps the instance from learning, as `/health` says"
-               " in words.", "`trainer.*`, see shared/learning_reasons.py", ("problem",), _problems),
-        _field("tandem_training_refused_in_row", "gauge", "Candidates refused since the last successful step.",
+               " in words.", "`trainer.*`, see shared/telemetry/learning_reasons.py", ("problem",), _problems),
+        _number("tandem_training_refused_in_row", "gauge", "Candidates refused since the last successful step.",
                "trainer.refused_in_row"),
-        _field("tandem_training_errors_in_row", "gauge", "Steps that raised since the last successful one.",
+        _number("tandem_training_errors_in_row", "gauge", "Steps that raised since the last successful one.",
                "trainer.failed_in_row"),
-        _field("tandem_training_still_in_row", "gauge", "Successful steps in a row that did not move the parameters.",
+        _number("tandem_training_still_in_row", "gauge", "Successful steps in a row that did not move the parameters.",
                "trainer.still_in_row"),
-        _field("tandem_learning_choices_abandoned", "gauge", "Choices that were taken and are never taken any more.",
+        _number("tandem_learning_choices_abandoned", "gauge", "Choices that were taken and are never taken any more.",
                "trainer.abandoned"),
-        _field("tandem_training_shortened", "counter", "Steps that moved too far, as the refused one before, and were"
-               " shortened.", "metrics.shortened"),
-        _field("tandem_training_clipped_rewards", "counter", "Experiences whose reward lay outside the declared or"
-               " learned range.", "metrics.clipped_rewards"),
-        _field("tandem_training_left_out", "counter", "Experiences not trained on: absurd numbers, or a step with them"
-               " fails.", "metrics.left_out"),
-        _field("tandem_training_steps_per_second", "gauge", "Steps per second over the last 60 s.",
-               "metrics.steps_per_second"),
-        _learned("tandem_training_loss", "Mean loss of the last 100 steps.", "metrics.average_loss"),
-        _learned("tandem_training_reward", "Mean training reward of the last 100 steps.", "metrics.mean_reward"),
+        _metric("tandem_training_shortened", "counter", "Steps that moved too far, as the refused one before, and were"
+               " shortened.", "shortened"),
+        _metric("tandem_training_clipped_rewards", "counter", "Experiences whose reward lay outside the declared or"
+               " learned range.", "clipped_rewards"),
+        _metric("tandem_training_left_out", "counter", "Experiences not trained on: absurd numbers, or a step with them"
+               " fails.", "left_out"),
+        _metric("tandem_training_steps_per_second", "gauge", "Steps per second over the last 60 s.",
+               "steps_per_second"),
+        _learned("tandem_training_loss", "Mean loss of the last 100 steps.", "average_loss"),
+        _learned("tandem_training_reward", "Mean training reward of the last 100 steps.", "mean_reward"),
         _learned("tandem_training_actual_reward", "Mean actual reward of the executed decisions in the last 100 steps.",
-                 "metrics.actual_reward"),
-        _learned("tandem_training_entropy_nats", "Mean entropy of the policy in the last step.", "metrics.entropy"),
+                 "actual_reward"),
+        _learned("tandem_training_entropy_nats", "Mean entropy of the policy in the last step.", "entropy"),
         _learned("tandem_training_gradient_norm", "Norm of the gradient before clipping, last step.",
-                 "metrics.gradient_norm"),
+                 "gradient_norm"),
         _learned("tandem_training_clipped_ratio", "Share of importance weights that were clipped, last step.",
-                 "metrics.clipped_share"),
+                 "clipped_share"),
         Family("tandem_training_lag_versions", "gauge", "Versions between decision and training, last step.",
                "`metrics.lag_mean`, `metrics.lag_max`", ("statistic",), _lag),
-        _learned("tandem_training_batch_size", "Mean batch size of the last 100 steps.", "metrics.average_batch_size"),
-        _learned("tandem_training_step_seconds", "Mean duration of the last 100 steps.", "metrics.average_step_ms",
+        _learned("tandem_training_batch_size", "Mean batch size of the last 100 steps.", "average_batch_size"),
+        _learned("tandem_training_step_seconds", "Mean duration of the last 100 steps.", "average_step_ms",
                  1e-3),
-        _learned("tandem_training_last_step_seconds", "Duration of the last step.", "metrics.last_step_ms", 1e-3),
+        _learned("tandem_training_last_step_seconds", "Duration of the last step.", "last_step_ms", 1e-3),
         _learned("tandem_live_pass_ratio", "Share of decisions that the gate let through, in the live guard's window.",
-                 "metrics.pass_rate"),
+                 "pass_rate"),
         _learned("tandem_live_reward", "Mean actual reward of executed decisions in that window.",
-                 "metrics.live_reward"),
+                 "live_reward"),
         _learned("tandem_live_score", "Mean actual reward in that window, a blocked decision counting 0.",
-                 "metrics.live_score"),
+                 "live_score"),
         _learned("tandem_live_best_score", "Score of the best version kept, to which the live guard compares.",
-                 "metrics.live_best"),
-        _field("tandem_live_best_version", "gauge", "That version; 0: none yet.", "metrics.live_best_version"),
+                 "live_best"),
+        _metric("tandem_live_best_version", "gauge", "That version; 0: none yet.", "live_best_version"),
     )),
     ("Decisions", (
         Family("tandem_decisions", "counter", "Decisions by what the gate said.", "`lane.<k>.send`, `lane.<k>.wait`",
@@ -291,31 +250,33 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _lane("tandem_experiences_untrained", "counter", "Blocked decisions counted and not stored"
               " (trainer.train_on_wait: false).", "untrained"),
         _lane("tandem_buffer_size", "gauge", "Completed experiences in the ring.",
-              "`lane.<k>.head`, `lane.<k>.floor`", _size),
+              "`lane.<k>.head`, `lane.<k>.floor`",
+              lambda lane: float(lane.size)),
         _lane("tandem_buffer_capacity", "gauge", "Experiences that the ring holds.", "`capacity`",
-              lambda control, lane: float(control.get("capacity"))),
+              lambda lane: float(lane.capacity)),
         _lane("tandem_buffer_pending", "gauge", "Decisions that wait for their reward.", "pending"),
         _lane("tandem_buffer_pending_capacity", "gauge", "Decisions that may wait at once.", "`pending_capacity`",
-              lambda control, lane: float(control.get("pending_capacity"))),
+              lambda lane: float(lane.pending_capacity)),
         _lane("tandem_buffer_added", "counter", "Completed experiences ever put into the ring.", "head"),
         _lane("tandem_buffer_overwritten", "counter", "Experiences that newer ones took the place of.",
-              "`lane.<k>.head` above `capacity`", _overwritten),
+              "`lane.<k>.head` above `capacity`", lambda lane: float(lane.overwritten)),
     )),
     ("Processes", (
-        Family("tandem_process_up", "gauge", "1 if the supervised process lives.", "`process.<name>.pid`",
-               ("process",), _process_up),
+        _process("tandem_process_up", "1 if the supervised process lives.", "`process.<name>.pid`",
+                 lambda process: float(process.is_supervised and process.pid is not None)),
         Family("tandem_process_state", "gauge", "1 for the state in which the supervisor sees the process.",
                "`process.<name>.state`", ("process", "state"), _process_state),
-        Family("tandem_process_restarts", "counter", "Times the supervisor started the process again.",
-               "`process.<name>.restarts`", ("process",), _restarts),
-        Family("tandem_process_uptime_seconds", "gauge", "Seconds since the process was started.",
-               "`process.<name>.started_ns`", ("process",), _process_uptime),
-        Family("tandem_process_progress_age_seconds", "gauge", "Seconds since the last turn of its main loop.",
-               "`trainer.progress_ns`, the newest `lane.<k>.progress_ns`, `supervisor.progress_ns`",
-               ("process",), _progress_age),
-        _lane("tandem_lane_up", "gauge", "1 if a server process owns the lane.", "`lane.<k>.owner`", _lane_up),
+        _process("tandem_process_restarts", "Times the supervisor started the process again.",
+                 "`process.<name>.restarts`", lambda process: process.restarts, kind="counter", most=2),
+        _process("tandem_process_uptime_seconds", "Seconds since the process was started.",
+                 "`process.<name>.started_ns`", lambda process: _seconds(process.uptime_s), most=2),
+        _process("tandem_process_progress_age_seconds", "Seconds since the last turn of its main loop.",
+                 "`trainer.progress_ns`, the newest `lane.<k>.progress_ns`, `supervisor.progress_ns`",
+                 lambda process: _seconds(process.turned_s)),
+        _lane("tandem_lane_up", "gauge", "1 if a server process owns the lane.", "`lane.<k>.owner`",
+              lambda lane: float(lane.owner.pid is not None)),
         _lane("tandem_lane_progress_age_seconds", "gauge", "Seconds since the last turn of the owner's main loop.",
-              "`lane.<k>.progress_ns`", _lane_age),
+              "`lane.<k>.progress_ns`", lambda lane: _seconds(lane.owner.turned_s)),
     )),
 )  # fmt: skip
 

@@ -1,84 +1,123 @@
-"""The training statistics that every surface shows, computed from shared memory only."""
+"""The statistics that REST, the game's protocol and the dashboard show, JSON-ready, of one reading."""
 
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
-from ..experiences.replay import buffer_stats
-from ..memory import layout
 from ..memory.control import Control
+from .snapshot import Snapshot, seconds_since
 
-
-def seconds_since(monotonic_ns: int) -> float | None:
-    """Age of a moment on the monotonic clock in seconds; None for 0 (never)."""
-    return max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e9) if monotonic_ns else None
+_SUMMED = (
+    "decided",
+    "expired",
+    "superseded",
+    "dropped",
+    "rejected",
+    "lost",
+    "untrained",
+    "unmatched",
+    "repeated",
+    "refused_rewards",
+    "forwarded",
+    "delivered",
+    "damaged",
+    "errors",
+)
+_SINCE_THE_FIRST_STEP = ("average_loss", "mean_reward", "actual_reward", "entropy", "gradient_norm", "clipped_share")
 
 
 def training_stats(control: Control) -> dict[str, Any]:
-    """`GET /api/training/stats`: state of trainer, buffer and model, JSON-ready (requirement 8.4).
+    """`GET /api/training/stats`: state of trainer, buffer and model (requirement 8.4).
 
     `average_loss` is null before the first step. When training is disabled, `enabled` is false and all counts that
     belong to the trainer are zero.
     """
-    config = control.schema["config"]
-    metrics = {name: control.get(name) for name, *_ in _metric_fields()}
-    steps = metrics["metrics.training_steps"]
-    version = control.get("version")
-    age = seconds_since(control.get("trainer.progress_ns"))
+    return stats_of(Snapshot(control), control.schema["config"])
+
+
+def stats_of(snapshot: Snapshot, config: dict[str, Any]) -> dict[str, Any]:
+    """As `training_stats`, of a reading that was taken already; `config` is the instance's configuration."""
     enabled = bool(config["trainer"]["enabled"])
-    running = enabled and age is not None and age < config["supervisor"]["hang_timeout"]
-    uptime = seconds_since(metrics["metrics.started_ns"]) or 0.0
-
-    def optional(name: str) -> float | None:
-        value = metrics[name]
-        return value if steps and math.isfinite(value) else None
-
+    is_running = enabled and snapshot.trainer.is_progressing(config["supervisor"]["hang_timeout"])
+    rate = snapshot.metrics["steps_per_second"] if is_running else 0.0
     return {
         "enabled": enabled,
-        "is_running": running,
-        "model_version": version,
+        "is_running": is_running,
+        "model_version": snapshot.version,
         "training": {
-            "is_running": running,
-            "model_version": version,
-            "training_steps": steps,
-            "total_steps": metrics["metrics.total_steps"],
-            "total_samples_trained": metrics["metrics.total_samples"],
-            "total_errors": metrics["metrics.total_errors"],
-            "steps_per_second": metrics["metrics.steps_per_second"] if running else 0.0,
-            "average_loss": optional("metrics.average_loss"),
-            "average_batch_size": metrics["metrics.average_batch_size"],
-            "training_time_ms": metrics["metrics.last_step_ms"],
-            "average_step_time_ms": metrics["metrics.average_step_ms"],
-            "skipped_steps": metrics["metrics.skipped_steps"],
-            "overruns": metrics["metrics.overruns"],
-            "uptime_seconds": uptime,
-            "paused": bool(control.get("command.pause")),
-            "mean_reward": optional("metrics.mean_reward"),
-            "actual_reward": optional("metrics.actual_reward"),
-            "entropy": optional("metrics.entropy"),
-            "gradient_norm": optional("metrics.gradient_norm"),
-            "clipped_share": optional("metrics.clipped_share"),
-            "policy_lag": {"mean": optional("metrics.lag_mean"), "max": optional("metrics.lag_max")},
-            "refused": metrics["metrics.refused"],
-            "shortened": metrics["metrics.shortened"],
-            "clipped_rewards": metrics["metrics.clipped_rewards"],
-            "left_out": metrics["metrics.left_out"],
-            "torn_rows": metrics["metrics.torn_rows"],
+            "is_running": is_running,
+            "model_version": snapshot.version,
+            "steps_per_second": rate,
+            "paused": snapshot.is_paused,
+            **_training(snapshot.metrics),
         },
-        "buffer": buffer_stats(control),
+        "buffer": buffer_of(snapshot),
         "model": {
-            "model_version": version,
-            "steps_per_second": metrics["metrics.steps_per_second"] if running else 0.0,
-            "age_seconds": seconds_since(control.get("published_ns")),
-            "generation": control.get("generation"),
-            "rollbacks": control.get("rollbacks"),
-            "restored_version": control.get("restored_version"),
+            "model_version": snapshot.version,
+            "steps_per_second": rate,
+            "age_seconds": snapshot.model_age_s,
+            "generation": snapshot.numbers["generation"],
+            "rollbacks": snapshot.numbers["rollbacks"],
+            "restored_version": snapshot.numbers["restored_version"],
         },
         "config": config,
     }
 
 
-def _metric_fields() -> list[layout.Field]:
-    return next(fields for title, _, _, fields in layout.GROUPS if title == "trainer")
+def _training(metrics: dict[str, Any]) -> dict[str, Any]:
+    def known(name: str) -> float | None:
+        value: float = metrics[name]
+        return value if metrics["training_steps"] and math.isfinite(value) else None
+
+    return {
+        "training_steps": metrics["training_steps"],
+        "total_steps": metrics["total_steps"],
+        "total_samples_trained": metrics["total_samples"],
+        "total_errors": metrics["total_errors"],
+        "average_batch_size": metrics["average_batch_size"],
+        "training_time_ms": metrics["last_step_ms"],
+        "average_step_time_ms": metrics["average_step_ms"],
+        "skipped_steps": metrics["skipped_steps"],
+        "overruns": metrics["overruns"],
+        "uptime_seconds": seconds_since(metrics["started_ns"]) or 0.0,
+        **{name: known(name) for name in _SINCE_THE_FIRST_STEP},
+        "policy_lag": {"mean": known("lag_mean"), "max": known("lag_max")},
+        "refused": metrics["refused"],
+        "shortened": metrics["shortened"],
+        "clipped_rewards": metrics["clipped_rewards"],
+        "left_out": metrics["left_out"],
+        "torn_rows": metrics["torn_rows"],
+    }
+
+
+def buffer_stats(control: Control) -> dict[str, Any]:
+    """Counts over all lanes that were ever claimed, from shared memory only.
+
+    `decided = completed + pending + expired + superseded + dropped + rejected + lost` and `total_added = size +
+    overwritten + cleared` hold at any quiet moment.
+    """
+    return buffer_of(Snapshot(control))
+
+
+def buffer_of(snapshot: Snapshot) -> dict[str, Any]:
+    """As `buffer_stats`, of a reading that was taken already."""
+    total, size, capacity = snapshot.total, snapshot.size, snapshot.total_capacity
+    added, cleared = total("head"), sum(lane.cleared for lane in snapshot.lanes)
+    return {
+        "size": size,
+        "buffer_size": size,
+        "capacity": capacity,
+        "utilization": size / capacity,
+        "pending_count": total("pending"),
+        "completed_count": size,
+        "total_added": added,
+        "total_sampled": snapshot.metrics["total_sampled"],
+        "send_count": total("send"),
+        "wait_count": total("wait"),
+        "overwritten": added - size - cleared,
+        "cleared": cleared,
+        **{name: total(name) for name in _SUMMED},
+        "completed": total("completed"),
+        "lanes": max(1, len(snapshot.lanes)),
+    }

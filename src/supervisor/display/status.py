@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 
 from ...shared.configuration.addresses import reachable
 from ...shared.errors import ForeignFile, SegmentInvalid, SegmentMissing
-from ...shared.memory import layout
 from ...shared.memory.control import Control
 from ...shared.memory.processes import boot_id, is_same_process
 from ...shared.memory.segments import list_segments, open_segment
-from ...shared.telemetry.learning_reasons import learning_notices, learning_reasons
+from ...shared.telemetry.snapshot import (
+    ProcessReading,
+    Snapshot,
+    read_lanes,
+    read_server,
+    read_trainer,
+    seconds_since,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,64 +91,32 @@ def users(instance: str) -> list[str]:
         return claimed.held
 
 
-def age(monotonic_ns: int) -> float | None:
-    """Seconds since a moment on the monotonic clock; None for 0 (never)."""
-    return round(max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e9), 3) if monotonic_ns else None
-
-
 def is_supervised(control: Control, name: str) -> bool:
     """True if the supervisor keeps this process; the configuration may leave one out."""
     return bool(control.get(f"process.{name}.started_ns") or control.get(f"process.{name}.state"))
 
 
+def age(monotonic_ns: int) -> float | None:
+    """Seconds since a moment on the monotonic clock, to the millisecond; None for 0 (never)."""
+    return _shown(seconds_since(monotonic_ns))
+
+
+def _shown(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
 def process(control: Control, name: str) -> dict[str, Any]:
-    """State of one process; of servers that attach by themselves, the first one that lives."""
-    prefix = f"process.{name}"
-    if name == "inference" and not is_supervised(control, name):
-        return _attached(control)
-    pid = control.get(f"{prefix}.pid")
-    state = layout.STATES[min(control.get(f"{prefix}.state"), len(layout.STATES) - 1)]
-    alive = is_same_process(pid, control.get(f"{prefix}.start_ticks"))
-    if pid and not alive and state in ("starting", "running", "stopping"):
-        state = "stopped"
+    """The trainer or the server (`inference`), as `ctl status --json` gives it."""
+    return _process(read_trainer(control) if name == "trainer" else read_server(control, read_lanes(control)))
+
+
+def _process(reading: ProcessReading) -> dict[str, Any]:
     return {
-        "state": state,
-        "pid": pid if alive else None,
-        "uptime_s": age(control.get(f"{prefix}.started_ns")) if alive else None,
-        "restarts": control.get(f"{prefix}.restarts"),
-        "progress_age_s": _progress_age(control, name, pid) if alive else None,
-    }
-
-
-def _attached(control: Control) -> dict[str, Any]:
-    shown = dict(stopped("")["inference"])
-    for index in range(control.get("lanes")):
-        owner = control.get(f"lane.{index}.owner")
-        if is_same_process(owner, control.get(f"lane.{index}.owner_ticks")):
-            state = "running" if control.get(f"lane.{index}.ready") == owner else "starting"
-            shown.update(state=state, pid=owner, progress_age_s=age(control.get(f"lane.{index}.progress_ns")))
-            break
-    return shown
-
-
-def _progress_age(control: Control, name: str, pid: int) -> float | None:
-    if name == "trainer":
-        return age(control.get("trainer.progress_ns"))
-    last = [control.get(f"lane.{index}.progress_ns") for index in range(control.get("lanes"))]
-    return age(max(last, default=0))
-
-
-def buffer(control: Control) -> dict[str, Any]:
-    """Size, capacity, pending decisions and utilisation over all lanes that were ever claimed."""
-    count, capacity = control.get("lanes"), control.get("capacity")
-    lanes = [index for index in range(count) if control.get(f"lane.{index}.claims")] or [0]
-    size = sum(min(control.get(f"lane.{i}.head") - control.get(f"lane.{i}.floor"), capacity) for i in lanes)
-    total = capacity * len(lanes)
-    return {
-        "size": size,
-        "capacity": total,
-        "pending": sum(control.get(f"lane.{i}.pending") for i in lanes),
-        "utilization": round(size / total, 6) if total else 0.0,
+        "state": reading.state,
+        "pid": reading.pid,
+        "uptime_s": _shown(reading.uptime_s),
+        "restarts": reading.restarts,
+        "progress_age_s": _shown(reading.progress_age_s),
     }
 
 
@@ -180,28 +153,34 @@ def status(instance: str) -> dict[str, Any]:
     if control is None:
         return stopped(instance)
     try:
-        if not living(control):
-            return stopped(instance)
-        processes = {name: process(control, name) for name in ("trainer", "inference")}
-        pid = control.get("supervisor.pid")
-        supervised = is_same_process(pid, control.get("supervisor.start_ticks"))
-        beat = age(control.get("supervisor.progress_ns")) if supervised else None
-        healthy = all(shown["state"] == "running" for name, shown in processes.items() if is_supervised(control, name))
-        port = control.get("supervisor.port")
-        reasons = list(learning_reasons(control).values())
-        is_well = healthy and beat is not None and beat < _STALE and not reasons
-        return {
-            "instance": instance,
-            "state": "running" if is_well else "degraded",
-            **processes,
-            "model_version": control.get("version"),
-            "model_age_s": age(control.get("published_ns")),
-            "buffer": buffer(control),
-            "supervisor": {"pid": pid if supervised else None, "progress_age_s": beat},
-            "paused": bool(control.get("command.pause")),
-            "url": f"http://{reachable(host(control), port)}" if port else None,
-            "reasons": reasons,
-            "notices": learning_notices(control),
-        }
+        return status_of(control, Snapshot(control)) if living(control) else stopped(instance)
     finally:
         control.close()
+
+
+def status_of(control: Control, snapshot: Snapshot) -> dict[str, Any]:
+    """As `status`, of a reading of an instance that runs."""
+    supervisor, processes = snapshot.supervisor, (snapshot.trainer, snapshot.server)
+    healthy = all(reading.state == "running" for reading in processes if reading.is_supervised)
+    port = control.get("supervisor.port")
+    reasons = list(snapshot.reasons.values())
+    is_well = healthy and supervisor.is_progressing(_STALE) and not reasons
+    return {
+        "instance": snapshot.instance,
+        "state": "running" if is_well else "degraded",
+        "trainer": _process(snapshot.trainer),
+        "inference": _process(snapshot.server),
+        "model_version": snapshot.version,
+        "model_age_s": _shown(snapshot.model_age_s),
+        "buffer": {
+            "size": snapshot.size,
+            "capacity": snapshot.total_capacity,
+            "pending": snapshot.total("pending"),
+            "utilization": round(snapshot.size / snapshot.total_capacity, 6),
+        },
+        "supervisor": {"pid": supervisor.pid, "progress_age_s": _shown(supervisor.progress_age_s)},
+        "paused": snapshot.is_paused,
+        "url": f"http://{reachable(host(control), port)}" if port else None,
+        "reasons": reasons,
+        "notices": snapshot.notices,
+    }

@@ -10,8 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...shared.memory import layout
 from ...shared.memory.control import Control
+from ...shared.memory.latency import percentile
+from ...shared.telemetry.snapshot import Snapshot
 from . import status
 
 _KEPT = 400
@@ -85,38 +86,35 @@ class Reader:
 
     def read(self) -> Reading:
         """One look; of an instance that does not run only the status."""
-        reading = Reading(status.status(self.instance))
-        control = status.open_control(self.instance) if reading.status["state"] != "stopped" else None
-        if control is None:
-            self._before = None
-            return reading
+        control = status.open_control(self.instance)
         try:
-            if control.get("epoch") != self._epoch:
-                self._start_again(control.get("epoch"))
-            self._fill(reading, control)
+            if control is None or not status.living(control):
+                self._before = None
+                return Reading(status.stopped(self.instance))
+            snapshot = Snapshot(control)
+            if snapshot.epoch != self._epoch:
+                self._start_again(snapshot.epoch)
+            reading = Reading(status.status_of(control, snapshot))
+            self._fill(reading, snapshot)
+            self._take_history(control)
+            return reading
         finally:
-            control.close()
-        return reading
+            if control is not None:
+                control.close()
 
     def _start_again(self, epoch: int) -> None:
         self._epoch, self._version, self._head, self._before = epoch, 0, 0, None
         for values in self.columns.values():
             values.clear()
 
-    def _fill(self, reading: Reading, control: Control) -> None:
-        lanes = [index for index in range(control.get("lanes")) if control.get(f"lane.{index}.claims")]
-        capacity = control.get("capacity")
-        reading.metrics = {name: control.get(f"metrics.{name}") for name in _METRICS}
-        reading.lanes = {name: sum(control.get(f"lane.{lane}.{name}") for lane in lanes) for name in _SUMMED}
-        reading.rollbacks = control.get("rollbacks")
-        reading.restored_version = control.get("restored_version")
-        reading.pending_capacity = control.get("pending_capacity") * max(1, len(lanes))
-        reading.overwritten = sum(max(0, control.get(f"lane.{lane}.head") - capacity) for lane in lanes)
-        self._take_history(control)
-        buckets = [
-            sum(control.get(f"lane.{lane}.latency_{bucket}") for lane in lanes)
-            for bucket in range(layout.LATENCY_BUCKETS)
-        ]
+    def _fill(self, reading: Reading, snapshot: Snapshot) -> None:
+        reading.metrics = {name: snapshot.metrics[name] for name in _METRICS}
+        reading.lanes = {name: snapshot.total(name) for name in _SUMMED}
+        reading.rollbacks = snapshot.numbers["rollbacks"]
+        reading.restored_version = snapshot.numbers["restored_version"]
+        reading.pending_capacity = snapshot.total_pending_capacity
+        reading.overwritten = sum(lane.overwritten for lane in snapshot.lanes)
+        buckets = snapshot.latency_counts
         now = time.monotonic()
         if self._before is not None:
             then, old_buckets, old = self._before
@@ -139,23 +137,3 @@ class Reader:
                 for name in ("loss", "reward", "entropy"):
                     self.columns[name].append(row[name])
         self._head = head
-
-
-def percentile(counts: list[int], share: float) -> float:
-    """Seconds that `share` of the decisions counted in duration buckets took at most, interpolated in the bucket.
-
-    The last bucket is open: what lies in it counts as its lower bound. Raises ValueError if nothing was counted.
-    """
-    total = sum(counts)
-    if not total:
-        raise ValueError("nothing was counted")
-    wanted, passed = share * total, 0
-    for bucket, count in enumerate(counts):
-        if count and passed + count >= wanted:
-            upper = 16e-6 * 2 ** (bucket / 2)
-            lower = upper / 2**0.5 if bucket else 0.0
-            if bucket == len(counts) - 1:
-                return lower
-            return lower + (upper - lower) * (wanted - passed) / count
-        passed += count
-    raise AssertionError("unreachable: the counts add up to their total")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 
 
 def rows_of(buffer: ExperienceReplayBuffer, count: int) -> np.ndarray[Any, Any]:

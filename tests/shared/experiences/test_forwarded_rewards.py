@@ -13,8 +13,8 @@ from channel_kit import balance, key_of, wait_for_reward
 from proof import Planted, at_line, raise_planted
 from tandem.shared.experiences.experience import Experience
 from tandem.shared.experiences.lane import Lane
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.memory.segments import segment_path
+from tandem.shared.replay import ExperienceReplayBuffer
 
 MakeChannel = Callable[..., Any]
 
@@ -273,8 +273,8 @@ def test_a_mark_of_a_dead_sender_blocks_nobody(channel: MakeChannel) -> None:
     owner, dead, sender = made.claim(), made.claim(), made.claim()
     wait_for_reward(owner, "x", 5)
     found = sender.forwarded.look(key_of("x"))[0]
-    cell = dead.forwarded._cell(found.lane, found.place)
-    dead.forwarded._cells[dead.index][cell] = found.ticket
+    cell = dead.forwarded._cells.of(found.lane, found.place)
+    dead.forwarded._cells.by_lane[dead.index][cell] = found.ticket
     assert not give(sender, "x", 1.0)
     made.control.set(f"lane.{dead.index}.owner_ticks", 1)
     assert give(sender, "x", 5.0)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from tandem.shared.configuration.config import parse
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.experiences.strategies import (
     Prioritized,
@@ -20,6 +19,7 @@ from tandem.shared.experiences.strategies import (
     strategy_of,
     weighted,
 )
+from tandem.shared.replay import ExperienceReplayBuffer
 
 Reader = Callable[..., ReplayReader]
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from tandem.shared.configuration.config import ContinuousTrainingConfig
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.guards.reward_guard import LiveGuard, LiveScores, Score
 
 

@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from ....shared.application import ActionHead
 from ....shared.experiences.records import SEND
-from ....shared.experiences.replay import buffer_stats
 from ....shared.experiences.sampler import ReplayReader
+from ....shared.telemetry.stats import buffer_stats
 from ..json_response import JSON, problem
 
 if TYPE_CHECKING:

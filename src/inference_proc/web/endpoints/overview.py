@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ....shared.memory import layout
-from ....shared.memory.control import Control
-from ....shared.memory.processes import is_same_process
-from ....shared.telemetry.learning_reasons import learning_notices
-from ....shared.telemetry.stats import seconds_since, training_stats
+from ....shared.memory.latency import BOUNDS
+from ....shared.telemetry.snapshot import ProcessReading, Snapshot
+from ....shared.telemetry.stats import stats_of
 
 if TYPE_CHECKING:
     from ...engine import Engine
@@ -27,6 +25,7 @@ class LiveView:
         self._service = service
         self._engine = engine
         self._control = engine.control
+        self._config = engine.control.schema["config"]
         self._picture: dict[str, Any] = {}
         self._taken = 0.0
 
@@ -45,66 +44,52 @@ class LiveView:
         return {**self._picture, "rows": rows}
 
     def _take(self) -> dict[str, Any]:
-        stats = training_stats(self._control)
-        del stats["config"]
+        snapshot = Snapshot(self._control)
+        stats = stats_of(snapshot, self._config)
         return {
             "application": self._engine.application.name,
-            "instance": self._control.instance,
-            "epoch": f"{self._control.get('epoch'):016x}",
+            "instance": snapshot.instance,
+            "epoch": f"{snapshot.epoch:016x}",
             "timestamp": time.time(),
             "monotonic": time.monotonic(),
             "troubles": self._engine.troubles(),
-            "notices": learning_notices(self._control),
-            "stats": stats,
-            "latency": latencies(self._control),
-            "processes": self._processes(),
+            "notices": snapshot.notices,
+            "stats": {name: stats[name] for name in stats if name != "config"},
+            "latency": latencies(snapshot),
+            "processes": self._processes(snapshot),
         }
 
-    def _processes(self) -> dict[str, Any]:
-        control, engine = self._control, self._engine
-        limit = engine.config.supervisor.hang_timeout
-        trainer = _process(control, "process.trainer", control.get("trainer.progress_ns"), limit)
-        trainer["pid"] = trainer["pid"] or control.get("trainer.ready")
-        if not engine.enabled:
+    def _processes(self, snapshot: Snapshot) -> dict[str, Any]:
+        limit = self._engine.config.supervisor.hang_timeout
+        trainer = _process(snapshot.trainer, limit)
+        if not self._engine.enabled:
             trainer.update(state="off", healthy=True)
         processes = {"trainer": trainer}
-        for index in range(control.get("lanes")):
-            lane = f"lane.{index}"
-            owner = control.get(f"{lane}.owner")
-            if not is_same_process(owner, control.get(f"{lane}.owner_ticks")):
-                continue
-            server = _process(control, "process.inference", control.get(f"{lane}.progress_ns"), limit)
-            if owner != server["pid"]:
-                server.update(pid=owner, restarts=0, uptime_s=None)
-            if index == engine.lane.index:
+        for lane in snapshot.servers:
+            server = _process(lane.owner, limit)
+            if lane.owner.pid == snapshot.server.pid and snapshot.server.is_supervised:
+                server = {**_process(snapshot.server, limit), "progress_age_s": lane.owner.progress_age_s}
+            if lane.index == self._engine.lane.index:
                 server["uptime_s"] = self._service.uptime
-            processes[f"server {index}"] = server
+            processes[lane.owner.name] = server
         return processes
 
 
-def _process(control: Control, name: str, progress_ns: int, limit: float) -> dict[str, Any]:
-    age = seconds_since(progress_ns)
-    is_alive = age is not None and age < limit
-    # Without a supervisor its record of the process is empty, and progress alone says how things are.
-    state = layout.STATES[control.get(f"{name}.state") % len(layout.STATES)] if control.get(f"{name}.pid") else None
+def _process(reading: ProcessReading, limit: float) -> dict[str, Any]:
     return {
-        "state": state or ("running" if is_alive else "stopped"),
-        "healthy": is_alive,
-        "pid": control.get(f"{name}.pid"),
-        "uptime_s": seconds_since(control.get(f"{name}.started_ns")),
-        "restarts": control.get(f"{name}.restarts"),
-        "progress_age_s": age,
+        "state": reading.state,
+        "healthy": reading.is_progressing(limit),
+        "pid": reading.pid,
+        "uptime_s": reading.uptime_s,
+        "restarts": reading.restarts,
+        "progress_age_s": reading.progress_age_s,
     }
 
 
-def latencies(control: Control) -> dict[str, list[float]]:
+def latencies(snapshot: Snapshot) -> dict[str, list[Any]]:
     """Decisions of all lanes by duration: the upper bounds of the buckets in microseconds, and their counts."""
-    lanes = range(control.get("lanes"))
-    buckets = range(layout.LATENCY_BUCKETS)
-    return {
-        "bounds_us": [16.0 * 2 ** (index / 2) for index in buckets],
-        "counts": [sum(control.get(f"lane.{lane}.latency_{index}") for lane in lanes) for index in buckets],
-    }
+    bounds = [1e6 * bound for bound in BOUNDS]
+    return {"bounds_us": [*bounds, bounds[-1] * 2**0.5], "counts": snapshot.latency_counts}
 
 
 def _compact(row: dict[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from ....shared.memory.control import Control
 from ....shared.telemetry.metric_families import BOUNDS, FAMILIES, Family
+from ....shared.telemetry.snapshot import Snapshot
 from ..json_response import problem
 
 if TYPE_CHECKING:
@@ -35,15 +36,16 @@ class SharedMemoryCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Every family with its samples of this moment."""
+        snapshot = Snapshot(self._control)
         for family in FAMILIES:
-            yield _metric(family, self._control)
+            yield _metric(family, snapshot)
 
     def describe(self) -> list[Metric]:
         """Nothing: registering must not read shared memory."""
         return []
 
 
-def _metric(family: Family, control: Control) -> Metric:
+def _metric(family: Family, snapshot: Snapshot) -> Metric:
     from prometheus_client import core
 
     kinds: dict[str, Any] = {
@@ -54,11 +56,11 @@ def _metric(family: Family, control: Control) -> Metric:
     }
     if family.kind == "info":
         metric = kinds["info"](family.name, family.help)
-        for values, _ in family.read(control):
+        for values, _ in family.read(snapshot):
             metric.add_metric((), dict(zip(family.labels, values, strict=True)))
         return metric  # type: ignore[no-any-return]
     metric = kinds[family.kind](family.name, family.help, labels=family.labels)
-    for values, value in family.read(control):
+    for values, value in family.read(snapshot):
         if family.kind == "histogram":
             counts, total = value
             bounds = [*(repr(bound) for bound in BOUNDS), "+Inf"]

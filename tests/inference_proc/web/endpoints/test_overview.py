@@ -48,11 +48,9 @@ def test_a_decisions_duration_lies_within_the_bound_of_its_bucket() -> None:
     from tandem.shared.memory.latency import bucket as latency_bucket
 
     class Empty:
-        """A control segment without lanes."""
+        """A reading without lanes."""
 
-        def get(self, name: str) -> int:
-            """Nothing."""
-            return 0
+        latency_counts = ()
 
     bounds: list[float] = latencies(Empty())["bounds_us"]  # type: ignore[arg-type]
     for nanoseconds in (1, 16_000, 16_001, 22_627, 22_628, 100_000, 1_000_000, 3_000_000):

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..instance import Instance
-from ..memory.control import Control
-from ..memory.rows import PREFIX_BYTES
-from .experience import WAIT_FLOOR, Experience
-from .lane import Lane
-from .records import KEY_BYTES, PENDING_KEY_BYTES, WAIT, encode_key, is_finite_record
-from .sampler import ReplayReader
-from .strategies import strategy_of
+from .experiences.experience import WAIT_FLOOR, Experience
+from .experiences.lane import Lane
+from .experiences.records import KEY_BYTES, PENDING_KEY_BYTES, WAIT, encode_key, is_finite_record
+from .experiences.sampler import ReplayReader
+from .experiences.strategies import strategy_of
+from .instance import Instance
+from .memory.control import Control
+from .memory.rows import PREFIX_BYTES
+from .telemetry.stats import buffer_stats
 
 log = logging.getLogger(__name__)
 
@@ -181,54 +182,3 @@ class ExperienceReplayBuffer:
         """Give the writer lane back. Idempotent."""
         if self._lane is not None:
             self._lane.release()
-
-
-def buffer_stats(control: Control) -> dict[str, Any]:
-    """Counts over all lanes that were ever claimed, from shared memory only.
-
-    `decided = completed + pending + expired + superseded + dropped + rejected + lost` and `total_added = size +
-    overwritten + cleared` hold at any quiet moment.
-    """
-    lanes = [control.lane(index) for index in range(control.get("lanes"))]
-    used = [lane for lane in lanes if lane["claims"]] or lanes[:1]
-    capacity = control.get("capacity")
-    size = sum(max(0, min(lane["head"] - lane["floor"], capacity)) for lane in used)
-    added = sum(lane["head"] for lane in used)
-    cleared = sum(min(lane["floor"], max(0, lane["floor"] - max(0, lane["head"] - capacity))) for lane in used)
-    totals = {
-        name: sum(lane[name] for lane in used)
-        for name in (
-            "decided",
-            "expired",
-            "superseded",
-            "dropped",
-            "rejected",
-            "lost",
-            "untrained",
-            "unmatched",
-            "repeated",
-            "refused_rewards",
-            "forwarded",
-            "delivered",
-            "damaged",
-            "errors",
-        )
-    }
-    pending = sum(lane["pending"] for lane in used)
-    return {
-        "size": size,
-        "buffer_size": size,
-        "capacity": capacity * len(used),
-        "utilization": size / (capacity * len(used)),
-        "pending_count": pending,
-        "completed_count": size,
-        "total_added": added,
-        "total_sampled": control.get("metrics.total_sampled"),
-        "send_count": sum(lane["send"] for lane in used),
-        "wait_count": sum(lane["wait"] for lane in used),
-        "overwritten": added - size - cleared,
-        "cleared": cleared,
-        **totals,
-        "completed": sum(lane["completed"] for lane in used),
-        "lanes": len(used),
-    }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tandem.shared.experiences.experience import Experience
-from tandem.shared.experiences.replay import ExperienceReplayBuffer
+from tandem.shared.replay import ExperienceReplayBuffer
 
 MakeInstance = Callable[..., Any]
 
