@@ -17,13 +17,13 @@ from ..shared.configuration.settings import allowed, default_of
 _HEAD = """\
 # Every setting of an instance, with its default. A missing file or key means the default.
 # The first ten settings of the section `trainer` may also stand at the top level, as in a flat file.
-# `ctl config` prints what is in force and where each value comes from; `ctl reload` applies the settings marked (live).
+# `ctl config` prints what is in force and where each value comes from; `ctl reload` applies those marked (reloadable).
 """
 
 
 def _comment(field: dataclasses.Field[Any]) -> list[str]:
-    live = " (live)" if field.metadata["live"] else ""
-    text = f"{field.metadata['text']}{live} [{allowed(field)}]"
+    mark = " (reloadable)" if field.metadata["reloadable"] else ""
+    text = f"{field.metadata['text']}{mark} [{allowed(field)}]"
     return textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="#   ")
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _METRICS = ("average_loss", "mean_reward", "entropy", "total_steps")
 
 
-class CheckpointKeeper:
+class CheckpointPolicy:
     """Saves with the live score of the moment; keeps the newest, the best, and the one that the guard compares with.
 
     A checkpoint's manifest says in `restored` which other one it is a copy of (0: none): after a rollback or a reset

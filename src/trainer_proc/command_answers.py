@@ -56,13 +56,13 @@ class Commands:
         return "refused", 0
 
     def _roll_back(self, argument: int) -> tuple[str, int]:
-        keeper = self._trainer.keeper
+        checkpoints = self._trainer.checkpoints
         if argument == PREVIOUS:
-            checkpoint = keeper.previous(self._trainer.model_version)
+            checkpoint = checkpoints.previous(self._trainer.model_version)
         elif argument == BEST:
-            checkpoint = keeper.best()
+            checkpoint = checkpoints.best()
         else:
-            checkpoint = keeper.find(argument)
+            checkpoint = checkpoints.find(argument)
         if checkpoint is None:
             log.error("version %d: there is no such checkpoint to roll back to", self._trainer.model_version)
             return "missing", 0
@@ -71,7 +71,7 @@ class Commands:
         except CheckpointError as error:
             log.error("version %d: no rollback: %s", self._trainer.model_version, error)
             if isinstance(error, SpoiltCheckpoint):
-                keeper.is_sound(checkpoint)
+                checkpoints.is_sound(checkpoint)
             return "unreadable", 0
 
     def _reload(self) -> tuple[str, int]:
@@ -91,7 +91,7 @@ def _warn_of_others(old: Config, new: Config) -> None:
     changed = [
         field.name
         for field in dataclasses.fields(new.trainer)
-        if not field.metadata["live"] and getattr(old.trainer, field.name) != getattr(new.trainer, field.name)
+        if not field.metadata["reloadable"] and getattr(old.trainer, field.name) != getattr(new.trainer, field.name)
     ]
     if changed:
         log.warning("changed, but only a restart of the instance takes them over: trainer.%s", ", ".join(changed))

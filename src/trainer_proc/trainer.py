@@ -27,12 +27,12 @@ from ..shared.training.watch import LearningWatch
 from ..shared.weights.checkpoints import Checkpoint
 from ..shared.weights.flat_model import FlatModel
 from .candidate import RANDOM, Candidate, TrainerFailed
-from .checkpoint_policy import CheckpointKeeper
+from .checkpoint_policy import CheckpointPolicy
 from .command_answers import Commands
 from .devices import choose_device
 from .guards.choice_watch import ChoiceWatch
 from .guards.intake import Intake, find_spoilers
-from .guards.reward_guard import LiveGuard, LiveScores
+from .guards.reward_guard import RewardGuard, RewardScores
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,11 @@ class ContinuousTrainer:
         module = model.model if isinstance(model, FlatModel) else model
         self.candidate = Candidate(self.instance, module, self.config, self.device)
         self._slots = self.candidate.slots
-        self.keeper = CheckpointKeeper(self.instance.checkpoints(), self.control, self.config)
+        self.checkpoints = CheckpointPolicy(self.instance.checkpoints(), self.control, self.config)
         self.intake = Intake(self.control, self.instance.application)
         window, first = self.config.live_guard_window, self._first_version()
-        self._scores = LiveScores(self.control, buffer.reader, window, first, self.intake.bounds, self.intake.check)
-        self._live_guard = LiveGuard(self.config)
+        self._scores = RewardScores(self.control, buffer.reader, window, first, self.intake.bounds, self.intake.check)
+        self._reward_guard = RewardGuard(self.config)
         self._resume()
         self.metrics = TrainingMetrics(self.control)
         self.watch = LearningWatch(self.control, self.flat)
@@ -269,12 +269,12 @@ class ContinuousTrainer:
         optimiser = {**self.learner.state(), RANDOM: torch.get_rng_state()}
         details = {"application": self.instance.application.name, "sampler": self._sampler_state()}
         score, version = self._scores.score(), self.model_version
-        if not self.keeper.save(
-            version, self.flat.state(), optimiser, details, score, restored, self._live_guard.best_version
+        if not self.checkpoints.save(
+            version, self.flat.state(), optimiser, details, score, restored, self._reward_guard.best_version
         ):
             return False
         if not restored:
-            self._live_guard.kept(version, score)
+            self._reward_guard.kept(version, score)
         return True
 
     def roll_back(self, checkpoint: Checkpoint, reason: str) -> int:
@@ -287,7 +287,7 @@ class ContinuousTrainer:
         self.control.add("rollbacks")
         self.control.set("restored_version", checkpoint.version)
         version = self._publish_other(event=1)
-        self._live_guard.restart(checkpoint.version)
+        self._reward_guard.restart(checkpoint.version)
         log.warning("version %d: rolled back to checkpoint %d (%s)", version, checkpoint.version, reason)
         self.checkpoint(restored=source)
         return version
@@ -304,18 +304,16 @@ class ContinuousTrainer:
         self.control.set("generation", generation)
         self.control.set("first_version", self.model_version + 1)
         version = self._publish_other(event=2)
-        self._live_guard.restart()
+        self._reward_guard.restart()
         log.warning("version %d: reset to fresh weights (generation %d)", version, generation)
         self.checkpoint()
         return version
 
     def configure(self, config: ContinuousTrainingConfig) -> None:
         """Take over the settings that may change while the instance runs; the others stay as they are."""
-        live = {
-            field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.metadata["live"]
-        }
-        self.config = dataclasses.replace(self.config, **live)
-        for part in (self.keeper, self._live_guard):
+        names = [field.name for field in dataclasses.fields(config) if field.metadata["reloadable"]]
+        self.config = dataclasses.replace(self.config, **{name: getattr(config, name) for name in names})
+        for part in (self.checkpoints, self._reward_guard):
             part.config = self.config
         self._scores.resize(self.config.live_guard_window)
         self.candidate.configure(self.config)
@@ -337,16 +335,16 @@ class ContinuousTrainer:
         new = self._scores.read_new()
         self._choices.tick(self._scores.fresh)
         score = self._scores.score()
-        self.metrics.record_live(score, self._live_guard.best, self._live_guard.best_version)
-        version = self._live_guard.judge(score, new)
+        self.metrics.record_live(score, self._reward_guard.best, self._reward_guard.best_version)
+        version = self._reward_guard.judge(score, new)
         if not version or score is None:
             return
-        best = self._live_guard.best
-        checkpoint = self.keeper.find(version)
-        if checkpoint is not None and not self.keeper.is_sound(checkpoint):
-            checkpoint = self.keeper.best()
+        best = self._reward_guard.best
+        checkpoint = self.checkpoints.find(version)
+        if checkpoint is not None and not self.checkpoints.is_sound(checkpoint):
+            checkpoint = self.checkpoints.best()
         reason = f"live decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
-        self._live_guard.restart()
+        self._reward_guard.restart()
         if checkpoint is None:
             log.error("version %d: %s, but checkpoint %d is gone or damaged", self.model_version, reason, version)
             return
@@ -370,7 +368,7 @@ class ContinuousTrainer:
 
     def _resume(self) -> None:
         """Take over what the newest good checkpoint has besides the weights."""
-        checkpoint = self.keeper.newest()
+        checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             return
         try:
@@ -381,7 +379,7 @@ class ContinuousTrainer:
         random = state.get(RANDOM)
         self.candidate.take_state(state, f"that of checkpoint {checkpoint.version}")
         if checkpoint.version == self.model_version:
-            self.keeper.saved_version = checkpoint.version
+            self.checkpoints.saved_version = checkpoint.version
             if random is not None:
                 torch.set_rng_state(random)
             if checkpoint.manifest.get("sampler"):

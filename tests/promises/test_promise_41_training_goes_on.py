@@ -93,7 +93,7 @@ def is_reloaded(trainer: ContinuousTrainer) -> None:
 
 def is_rolled_back(trainer: ContinuousTrainer) -> None:
     assert trainer.checkpoint()
-    checkpoint = trainer.keeper.newest()
+    checkpoint = trainer.checkpoints.newest()
     assert checkpoint is not None
     trainer.roll_back(checkpoint, "the test")
 

@@ -54,7 +54,7 @@ def test_a_learner_whose_state_became_nan_is_not_kept(toy_trainer, fill, monkeyp
     trainer.learner.baseline.out.bias.data.fill_(float("inf"))
     trainer.candidate._settled = False
     assert trainer.checkpoint()
-    newest = trainer.keeper.newest()
+    newest = trainer.checkpoints.newest()
     assert newest.version == trainer.model_version
     assert all(bool(torch.isfinite(tensor).all()) for tensor in newest.load_optimiser().values())
 
@@ -150,7 +150,7 @@ def test_a_spoilt_checkpoint_is_set_aside_and_an_older_one_used(toy_trainer, fil
         assert trainer.checkpoint()
         versions.append(trainer.model_version)
     state = {**trainer.learner.state(), "adam.0.exp_avg": torch.full((35,), float("nan"))}
-    store = trainer.keeper.store
+    store = trainer.checkpoints.store
     store.save(versions[1], trainer.flat.state(), state, {"not_finite": {}})
     manifest = store.folder / f"{versions[1]:012d}" / "manifest.json"
     # Earlier releases sealed nothing.
@@ -158,7 +158,7 @@ def test_a_spoilt_checkpoint_is_set_aside_and_an_older_one_used(toy_trainer, fil
     manifest.write_text(json.dumps(earlier))
     if damage == "resume":
         store._discard(store.folder / f"{versions[2]:012d}")
-        assert trainer.keeper.newest().version == versions[0]
+        assert trainer.checkpoints.newest().version == versions[0]
     else:
         trainer.start()
         set_paused(trainer.control, True)

@@ -25,7 +25,7 @@ def saved(trainer, version):
     """The model tensors of a checkpoint, as bytes."""
     return {
         name: bytes(tensor.numpy().tobytes())
-        for name, tensor in trainer.keeper.find(version)._read("model.safetensors").items()
+        for name, tensor in trainer.checkpoints.find(version)._read("model.safetensors").items()
     }
 
 
@@ -52,7 +52,7 @@ def test_checkpoint_saves_now(running):
     """`checkpoint` answers with the version that it saved."""
     answer = send(running.control, "checkpoint")
     assert answer.done
-    assert running.keeper.find(answer.version) is not None
+    assert running.checkpoints.find(answer.version) is not None
 
 
 def test_rollback_publishes_the_old_weights_under_a_higher_version(running):
@@ -100,7 +100,7 @@ def test_a_rollback_to_nothing_or_to_a_damaged_checkpoint_changes_nothing(runnin
     weights = running.flat.flat.clone()
     assert send(running.control, "rollback", 12345).status == "missing"
     assert send(running.control, "rollback", BEST).status == "missing"
-    path = running.keeper.find(version).folder / "model.safetensors"
+    path = running.checkpoints.find(version).folder / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -122,7 +122,7 @@ def test_reset_publishes_fresh_weights_and_never_lowers_the_version(running):
     assert running.control.get("first_version") == answer.version
     assert not torch.equal(running.flat.flat, before)
     assert "adam.0.step" not in running.learner.state()
-    assert running.keeper.newest().version == answer.version
+    assert running.checkpoints.newest().version == answer.version
     assert [row["event"] for row in running.control.history()][-1] == 2
 
 

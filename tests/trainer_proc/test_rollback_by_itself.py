@@ -62,7 +62,7 @@ def test_a_poisoned_version_is_rolled_back_and_the_reward_comes_back(instance_na
     good = game.play(160)
     assert trainer.checkpoint()
     kept = trainer.model_version
-    assert trainer._live_guard.best_version == kept
+    assert trainer._reward_guard.best_version == kept
     with torch.no_grad():
         # The policy now likes best what it liked least.
         for name, tensor in trainer.flat.state().items():

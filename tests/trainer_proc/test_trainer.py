@@ -218,7 +218,7 @@ def test_a_resumed_trainer_goes_on_exactly(toy_trainer, fill, toy_instance):
     expected = trainer.flat.flat.clone()
     from tandem.shared.replay import ExperienceReplayBuffer
 
-    checkpoint = trainer.keeper.newest()
+    checkpoint = trainer.checkpoints.newest()
     assert checkpoint.version == 3
     trainer.control.set("version", 3)
     again = ContinuousTrainer(trainer.instance.build_model(), ExperienceReplayBuffer(trainer.instance, seed=99))
@@ -249,7 +249,7 @@ def test_checkpoints_that_a_disk_refuses_are_counted_and_training_goes_on(toy_tr
     def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    trainer.keeper.store.prune = refuse
+    trainer.checkpoints.store.prune = refuse
     assert trainer.train_step()
     assert trainer.checkpoint(), "it is saved; only older ones are not removed"
     assert "cannot be removed" in caplog.text

@@ -43,31 +43,33 @@ PLAN_KEYS = (
 class ContinuousTrainingConfig:
     """The section `trainer`: how and when the trainer process learns."""
 
-    training_interval: float = setting(1.0, "seconds between training steps", above=0, live=True)
-    batch_size: int = setting(32, "experiences in a training step", at_least=1, live=True)
-    min_batch_size: int = setting(8, "with fewer experiences a step is skipped", at_least=1, live=True)
+    training_interval: float = setting(1.0, "seconds between training steps", above=0, reloadable=True)
+    batch_size: int = setting(32, "experiences in a training step", at_least=1, reloadable=True)
+    min_batch_size: int = setting(8, "with fewer experiences a step is skipped", at_least=1, reloadable=True)
     buffer_capacity: int = setting(10_000, "completed experiences kept in each lane's ring", at_least=1)
     lock_timeout: float = setting(5.0, "seconds a caller that may wait waits for a process-local lock", above=0)
     simulation_reward_weight: float = setting(
         0.3, "weight of the expected reward; without a gate there is none, and the actual reward counts in full",
-        at_least=0, at_most=1, live=True,
+        at_least=0, at_most=1, reloadable=True,
     )  # fmt: skip
-    actual_reward_weight: float = setting(0.7, "weight of the actual reward", at_least=0, at_most=1, live=True)
-    train_on_wait: bool = setting(True, "learn from decisions that the gate blocked", live=True)
-    wait_reward_multiplier: float = setting(0.5, "discount of a blocked decision", at_least=0, at_most=1, live=True)
+    actual_reward_weight: float = setting(0.7, "weight of the actual reward", at_least=0, at_most=1, reloadable=True)
+    train_on_wait: bool = setting(True, "learn from decisions that the gate blocked", reloadable=True)
+    wait_reward_multiplier: float = setting(
+        0.5, "discount of a blocked decision", at_least=0, at_most=1, reloadable=True
+    )
     enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
-    steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, live=True)
+    steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, reloadable=True)
     learner: str = setting(
         "tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute", check=value_checks.learner
     )
-    learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, live=True)
-    entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, live=True)
+    learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, reloadable=True)
+    entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, reloadable=True)
     entropy_floor: float = setting(
         0.3, "below this entropy (nats) the pull grows, so that the policy cannot collapse; 0: it does not",
-        at_least=0, live=True,
+        at_least=0, reloadable=True,
     )  # fmt: skip
-    gradient_clip: float = setting(1.0, "largest gradient norm", above=0, live=True)
-    importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, live=True)
+    gradient_clip: float = setting(1.0, "largest gradient norm", above=0, reloadable=True)
+    importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, reloadable=True)
     sampling: str = setting(
         "uniform", "which experiences a step sees", choices=("uniform", "recency", "stratified", "prioritized")
     )
@@ -86,26 +88,28 @@ class ContinuousTrainingConfig:
     nice: int = setting(5, "how much the trainer yields the processor to the server", at_least=0, at_most=19)
     seed: int = setting(-1, "of sampling and initial weights; -1: from the system", at_least=-1)
     deterministic: bool = setting(False, "bit-identical weights from the same log and seed")
-    checkpoint_interval: float = setting(30.0, "seconds between checkpoints", above=0, live=True)
-    checkpoints_kept: int = setting(5, "newest checkpoints kept", at_least=1, live=True)
-    best_checkpoints_kept: int = setting(3, "kept besides, for their live reward", at_least=0, live=True)
+    checkpoint_interval: float = setting(30.0, "seconds between checkpoints", above=0, reloadable=True)
+    checkpoints_kept: int = setting(5, "newest checkpoints kept", at_least=1, reloadable=True)
+    best_checkpoints_kept: int = setting(3, "kept besides, for their live reward", at_least=0, reloadable=True)
     guard_max_jump: float = setting(
         0.5, "a step that moves the weights by more than this share of their norm is refused; 0: no bound",
-        at_least=0, live=True,
+        at_least=0, reloadable=True,
     )  # fmt: skip
     guard_min_entropy: float = setting(
         0.05, "a step that takes the policy's entropy (nats) below this and to less than half is refused",
-        at_least=0, live=True,
+        at_least=0, reloadable=True,
     )  # fmt: skip
     live_guard: bool = setting(
-        True, "roll back when live decisions earn clearly less than the best kept version's", live=True
+        True, "roll back when live decisions earn clearly less than the best kept version's", reloadable=True
     )
-    live_guard_window: int = setting(200, "newest decisions that the live guard judges by", at_least=20, live=True)
-    live_guard_sigmas: float = setting(4.0, "standard errors by which they must be worse", above=0, live=True)
+    live_guard_window: int = setting(
+        200, "newest decisions that the live guard judges by", at_least=20, reloadable=True
+    )
+    live_guard_sigmas: float = setting(4.0, "standard errors by which they must be worse", above=0, reloadable=True)
     reserve_core: bool = setting(
         True, "with two or more processor cores, train beside the first and leave it to the server"
     )
-    max_failures: int = setting(10, "failed steps in a row that end the trainer", at_least=1, live=True)
+    max_failures: int = setting(10, "failed steps in a row that end the trainer", at_least=1, reloadable=True)
 
     def check(self) -> list[str]:
         """Problems that concern several settings."""
@@ -153,16 +157,18 @@ class InferenceConfig:
     host: str = setting("127.0.0.1", "address the bundled server binds to", check=value_checks.host)
     port: int = setting(8010, "port of the bundled server", at_least=0, at_most=65535)
     lanes: int = setting(4, "writer lanes: how many server processes may record at once", at_least=1, at_most=16)
-    temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, live=True)
+    temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, reloadable=True)
     exploration_floor: float = setting(
-        0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, live=True
+        0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, reloadable=True
     )
     gate_leak_probability: float = setting(
         0.0, "share of blocked actions let through all the same, to judge the gate", at_least=0, at_most=1
     )
     seed: int = setting(-1, "of the actions drawn; -1: from the system", at_least=-1)
     pending_capacity: int = setting(1024, "decisions of one lane that may wait for their reward", at_least=1)
-    pending_timeout: float = setting(150.0, "seconds after which a waiting decision is dropped", above=0, live=True)
+    pending_timeout: float = setting(
+        150.0, "seconds after which a waiting decision is dropped", above=0, reloadable=True
+    )
     max_keys: int = setting(4096, "keys remembered; the least recently used go first", at_least=1)
     attach_timeout: float = setting(30.0, "seconds a server waits for the instance to appear", at_least=0)
     static_fallback: bool = setting(

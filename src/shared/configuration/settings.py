@@ -25,10 +25,10 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
-    live: bool = False,
+    reloadable: bool = False,
     check: Callable[[Any], str] | None = None,
 ) -> Any:
-    """A dataclass field with bounds and its documentation. `live`: may change while the instance runs.
+    """A dataclass field with bounds and its documentation. `reloadable`: may change while the instance runs.
 
     `check(value)` says what else is wrong with a value of the right kind, an empty string if nothing is.
     """
@@ -38,7 +38,7 @@ def setting(
         "at_least": at_least,
         "at_most": at_most,
         "choices": choices,
-        "live": live,
+        "reloadable": reloadable,
         "check": check,
     }
     if isinstance(default, (dict, list)):

@@ -41,7 +41,7 @@ class Score:
         return self.mean < other.mean - sigmas * math.hypot(self.error, other.error)
 
 
-class LiveScores:
+class RewardScores:
     """The scores of the newest decisions, at most `window` of them, made by version `since` or later."""
 
     def __init__(
@@ -120,7 +120,7 @@ class LiveScores:
         )
 
 
-class LiveGuard:
+class RewardGuard:
     """Says when to roll back. It trips only if the score stays worse for a quarter of the window (hysteresis).
 
     After a rollback only the restored version is compared with, by a score measured anew: if the world has changed, and

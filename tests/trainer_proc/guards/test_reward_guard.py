@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.replay import ExperienceReplayBuffer
-from tandem.trainer_proc.guards.reward_guard import LiveGuard, LiveScores, Score
+from tandem.trainer_proc.guards.reward_guard import RewardGuard, RewardScores, Score
 
 
 def score(mean, error=0.02, count=200):
@@ -20,7 +20,7 @@ def score(mean, error=0.02, count=200):
 @pytest.fixture
 def guard():
     """A guard with the default settings that has seen version 10 kept at a score of 0.4."""
-    guard = LiveGuard(ContinuousTrainingConfig())
+    guard = RewardGuard(ContinuousTrainingConfig())
     guard.kept(10, score(0.4))
     return guard
 
@@ -74,7 +74,7 @@ def test_noise_hardly_ever_trips():
     rng = np.random.default_rng(5)
     trips = 0
     for _ in range(20):
-        guard, window = LiveGuard(ContinuousTrainingConfig()), rng.normal(0.3, 0.4, 200)
+        guard, window = RewardGuard(ContinuousTrainingConfig()), rng.normal(0.3, 0.4, 200)
         for number in range(95):
             window = np.concatenate((window[40:], rng.normal(0.3, 0.4, 40)))
             blocks = window.reshape(20, 10).mean(axis=1)
@@ -89,7 +89,7 @@ def test_scores_come_from_the_rings_of_every_lane(toy_instance, fill):
     """New completed decisions count once; a blocked one counts 0; those of older versions do not count."""
     instance = toy_instance()
     first, second = ExperienceReplayBuffer(instance), ExperienceReplayBuffer(instance)
-    scores = LiveScores(instance.control, first.reader, window=40, since=5)
+    scores = RewardScores(instance.control, first.reader, window=40, since=5)
     fill(first, 30, good=9, model_version=4)
     assert scores.read_new() == 0
     fill(first, 20, good=9, model_version=5)
