@@ -100,9 +100,9 @@ def trainer_thread(instance: str, cores: Sequence[int]) -> Iterator[None]:
     config = config_of("back_to_back", attached.config.trainer)
     trainer = ContinuousTrainer(attached.build_model(), ExperienceReplayBuffer(attached), config)
     trainer.start()
-    assert trainer._thread is not None
-    assert trainer._thread.native_id is not None
-    os.sched_setaffinity(trainer._thread.native_id, cores)
+    assert trainer.loop.thread is not None
+    assert trainer.loop.thread.native_id is not None
+    os.sched_setaffinity(trainer.loop.thread.native_id, cores)
     try:
         yield
     finally:

@@ -11,7 +11,6 @@ import logging
 import torch
 
 from ..shared.configuration.config import ContinuousTrainingConfig
-from ..shared.errors import TandemError
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, Learner, StepResult, copied_state, load_learner
 from ..shared.weights.binding import Binding
@@ -22,6 +21,7 @@ from ..shared.weights.publisher import Publisher
 from ..shared.weights.slots import Slots
 from ..shared.weights.subscriber import Subscriber
 from .guards.publish_guard import PublishGuard
+from .loop import TrainerFailed
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,6 @@ RANDOM = "random.torch"
 """The state of torch's random numbers, among the optimiser's tensors in a checkpoint."""
 _GIVE_UP_STATE = 5
 """After so many steps in a row that came to nothing, the learner's state is suspected too."""
-
-
-class TrainerFailed(TandemError):
-    """The trainer cannot go on."""
 
 
 class Candidate:

@@ -7,23 +7,54 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..shared.commands import BEST, PREVIOUS
-from ..shared.configuration.config import Config, read_reloaded
+from ..shared.configuration.config import Config, ContinuousTrainingConfig, read_reloaded
 from ..shared.errors import CheckpointError, ConfigError, SpoiltCheckpoint
+from ..shared.instance import Instance
 from ..shared.memory import layout
-
-if TYPE_CHECKING:
-    from .trainer import ContinuousTrainer
+from ..shared.memory.control import Control
+from ..shared.weights.checkpoints import Checkpoint
+from .checkpoint_policy import CheckpointPolicy
 
 log = logging.getLogger(__name__)
+
+
+class Commanded(Protocol):
+    """What the commands act on: a trainer."""
+
+    checkpoints: CheckpointPolicy
+
+    @property
+    def instance(self) -> Instance:
+        """The instance that is trained."""
+
+    @property
+    def control(self) -> Control:
+        """Its control segment."""
+
+    @property
+    def model_version(self) -> int:
+        """The newest published version."""
+
+    def checkpoint(self) -> bool:
+        """Save what is new; False if the disk refused."""
+
+    def roll_back(self, checkpoint: Checkpoint, reason: str) -> int:
+        """Publish a checkpoint's weights; the new version."""
+
+    def reset(self) -> int:
+        """Publish fresh weights; the new version."""
+
+    def configure(self, config: ContinuousTrainingConfig) -> None:
+        """Take over the settings that are reloadable."""
 
 
 class Commands:
     """The commands of one trainer. Any command still unanswered when it starts is carried out then."""
 
-    def __init__(self, trainer: ContinuousTrainer) -> None:
+    def __init__(self, trainer: Commanded) -> None:
         self._trainer = trainer
         self._control = trainer.control
 

@@ -51,31 +51,31 @@ def parameters(trainer: ContinuousTrainer) -> list[torch.nn.Parameter]:
 
 def fails_in_forward(trainer: ContinuousTrainer) -> None:
     with in_forward(trainer, raising(RuntimeError("a transient failure"))):
-        assert not trainer._tick()
+        assert not trainer.loop.tick()
     assert trainer.control.get("metrics.total_errors") == 1
 
 
 def fails_in_backward(trainer: ContinuousTrainer) -> None:
     handle = parameters(trainer)[0].register_hook(lambda _: raising(RuntimeError("out of memory"))())
-    assert not trainer._tick()
+    assert not trainer.loop.tick()
     handle.remove()
 
 
 def fails_five_times(trainer: ContinuousTrainer) -> None:
     with in_forward(trainer, raising(RuntimeError("a failure for a while"))):
         for _ in range(5):
-            assert not trainer._tick()
+            assert not trainer.loop.tick()
 
 
 def is_refused_for_a_jump(trainer: ContinuousTrainer) -> None:
     with in_forward(trainer, lambda: [p.data.add_(100.0) for p in parameters(trainer)]):
-        assert not trainer._tick()
+        assert not trainer.loop.tick()
     assert trainer.control.get("metrics.refused") == 1
 
 
 def has_nan_in_a_gradient(trainer: ContinuousTrainer) -> None:
     handle = parameters(trainer)[0].register_hook(lambda gradient: gradient * torch.nan)
-    assert not trainer._tick()
+    assert not trainer.loop.tick()
     handle.remove()
     assert trainer.control.get("metrics.refused") == 1
 
@@ -173,10 +173,10 @@ def trainer(toy_instance: Callable[..., Any], instance_name: str) -> Iterator[Ca
 
 def moved(trainer: ContinuousTrainer) -> float:
     """How far the published weights move in the next 50 steps."""
-    before = trainer._in_force().clone().view(torch.float32)
+    before = trainer.candidate.in_force().clone().view(torch.float32)
     for _ in range(STEPS):
-        trainer._tick()
-    return float((trainer._in_force().view(torch.float32) - before).norm())
+        trainer.loop.tick()
+    return float((trainer.candidate.in_force().view(torch.float32) - before).norm())
 
 
 def share_of_control(

@@ -213,8 +213,8 @@ class Shop:
     def tick(self) -> None:
         """One turn of the trainer's loop and a beat of the server."""
         self.engine.beat()
-        self.trainer._watch()
-        self.trainer._tick()
+        self.trainer.look()
+        self.trainer.loop.tick()
 
     def named(self, act: Callable[[], None] | None = None, ticks: int = TICKS) -> dict[str, int]:
         """The reasons told within `ticks` ticks, `act` before each (default: sell), with the tick that named each."""
@@ -229,7 +229,7 @@ class Shop:
 
     def weights(self) -> bytes:
         """The published weights."""
-        return self.trainer._in_force().numpy().tobytes()
+        return self.trainer.candidate.in_force().numpy().tobytes()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tandem.shared.durable import unseal
 
 def published(trainer):
     """The weights in force: float32 [n]."""
-    return trainer._in_force().clone().view(torch.float32)
+    return trainer.candidate.in_force().clone().view(torch.float32)
 
 
 class Interrupted(BaseException):
@@ -85,7 +85,7 @@ def test_a_learning_rate_that_always_moves_too_far_is_not_refused_for_ever(toy_t
     assert not trainer.train_step()
     assert torch.equal(published(trainer), before)
     for _ in range(20):
-        trainer._tick()
+        trainer.loop.tick()
     assert trainer.model_version >= 15
     assert trainer.control.get("metrics.shortened") >= 1
     assert float((published(trainer) - before).norm()) > 0.5 * float(before.norm())
@@ -108,8 +108,8 @@ def test_a_learner_that_has_no_state_yet_can_be_gone_back_from(toy_trainer, fill
     trainer = toy_trainer(learner="learners:Plain")
     fill(trainer.buffer)
     with fails_once(trainer):
-        assert not trainer._tick()
-    assert trainer._tick()
+        assert not trainer.loop.tick()
+    assert trainer.loop.tick()
     assert trainer.model_version == 1
 
 
@@ -122,9 +122,9 @@ def test_a_state_that_cannot_be_taken_over_is_left_out(toy_trainer, fill, monkey
     trainer = toy_trainer(learner="learners:Plain")
     fill(trainer.buffer)
     with fails_once(trainer):
-        assert not trainer._tick()
+        assert not trainer.loop.tick()
     assert "starts afresh" in caplog.text
-    assert trainer._tick()
+    assert trainer.loop.tick()
 
 
 def test_a_model_without_gradients_of_torch_is_trained(toy_trainer, fill):

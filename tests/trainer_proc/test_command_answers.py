@@ -31,8 +31,8 @@ def saved(trainer, version):
 
 def published(trainer, version):
     """The tensors of a published version that is still in its slot."""
-    assert trainer.control.get(f"slot.{version % trainer._slots.count}.sequence") == 2 * version
-    views = trainer.flat.layout.views(trainer._slots.data[version % trainer._slots.count])
+    assert trainer.control.get(f"slot.{version % trainer.candidate.slots.count}.sequence") == 2 * version
+    views = trainer.flat.layout.views(trainer.candidate.slots.data[version % trainer.candidate.slots.count])
     return {name: bytes(tensor.numpy().tobytes()) for name, tensor in views.items()}
 
 
@@ -171,7 +171,7 @@ def test_nobody_answers_without_a_trainer(toy_instance):
     instance = toy_instance()
     assert send(instance.control, "reset", timeout=0.05).status == "timeout"
     trainer = ContinuousTrainer(instance.build_model(), ExperienceReplayBuffer(instance))
-    trainer._beat()
+    trainer.loop.beat()
     assert instance.control.get("generation") == 1
     assert instance.control.get("trainer.answered") == instance.control.get("command.sequence")
 

@@ -36,9 +36,9 @@ class Game:
                 world.spawn(decision.action[0], ("energy", "combat")[decision.action[1]])
             sent = decision.last_components is not None and "spawn_gating" not in decision.last_components
             self.scores.append((decision.last_reward or 0.0) if sent else 0.0)
-            self.trainer._watch()
+            self.trainer.look()
             if train:
-                self.trainer._tick()
+                self.trainer.loop.tick()
         return statistics.fmean(self.scores[-decisions:])
 
 
@@ -62,14 +62,14 @@ def test_a_poisoned_version_is_rolled_back_and_the_reward_comes_back(instance_na
     good = game.play(160)
     assert trainer.checkpoint()
     kept = trainer.model_version
-    assert trainer._reward_guard.best_version == kept
+    assert trainer._decisions.guard.best_version == kept
     with torch.no_grad():
         # The policy now likes best what it liked least.
         for name, tensor in trainer.flat.state().items():
             if name.startswith("score"):
                 tensor.mul_(-3.0)
     poisoned = trainer.model_version + 1
-    trainer._publish(poisoned)
+    trainer.candidate.publish(poisoned)
     bad, decisions = [], 0
     while not trainer.control.get("metrics.guard_rollbacks"):
         bad.append(game.play(10, train=False))

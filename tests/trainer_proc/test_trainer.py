@@ -18,7 +18,7 @@ def test_every_successful_step_raises_the_version_by_one(toy_trainer, fill):
     for expected in range(1, 8):
         assert trainer.train_step()
         assert trainer.model_version == trainer.control.get("version") == expected
-        assert torch.equal(trainer._in_force(), trainer.flat.flat)
+        assert torch.equal(trainer.candidate.in_force(), trainer.flat.flat)
     assert trainer.control.get("metrics.total_steps") == 7
     assert [row["version"] for row in trainer.control.history()] == list(range(1, 8))
 
@@ -67,9 +67,9 @@ def test_start_stop_and_restart(toy_trainer, fill, caplog, wait_until):
     fill(trainer.buffer)
     trainer.start()
     with caplog.at_level(logging.WARNING):
-        thread = trainer._thread
+        thread = trainer.loop.thread
         trainer.start()
-    assert trainer._thread is thread
+    assert trainer.loop.thread is thread
     assert "running already" in caplog.text
     wait_until(lambda: trainer.model_version >= 3, "three versions")
     assert trainer.stop()
@@ -84,7 +84,7 @@ def test_a_failing_step_is_survived_and_counted(toy_trainer, fill, monkeypatch):
     """An exception in a step is counted and publishes nothing; weights and optimiser are the good ones again."""
     trainer = toy_trainer()
     fill(trainer.buffer)
-    trainer._tick()
+    trainer.loop.tick()
     weights, moments = (
         trainer.flat.flat.clone(),
         {name: value.clone() for name, value in trainer.learner.state().items()},
@@ -95,12 +95,12 @@ def test_a_failing_step_is_survived_and_counted(toy_trainer, fill, monkeypatch):
         raise RuntimeError("planted")
 
     monkeypatch.setattr(trainer.learner, "step", spoil)
-    assert not trainer._tick()
+    assert not trainer.loop.tick()
     assert trainer.control.get("metrics.total_errors") == 1
     assert trainer.model_version == 1
     assert torch.equal(trainer.flat.flat, weights)
     assert all(torch.equal(value, moments[name]) for name, value in trainer.learner.state().items())
-    assert trainer._tick()
+    assert trainer.loop.tick()
     assert trainer.model_version == 2
 
 
@@ -122,7 +122,7 @@ def test_a_nan_in_a_gradient_never_reaches_a_decision(toy_trainer, fill, caplog)
     trainer = toy_trainer()
     fill(trainer.buffer)
     assert trainer.train_step()
-    published = trainer._in_force().clone()
+    published = trainer.candidate.in_force().clone()
     poisoned = [True]
 
     def spoil(gradient):
@@ -137,7 +137,7 @@ def test_a_nan_in_a_gradient_never_reaches_a_decision(toy_trainer, fill, caplog)
     assert "layer.weight has a value that is not finite" in caplog.text or "layer.bias" in caplog.text
     assert trainer.control.get("metrics.refused") == 1
     assert trainer.model_version == 1
-    assert torch.equal(trainer._in_force(), published)
+    assert torch.equal(trainer.candidate.in_force(), published)
     assert torch.equal(trainer.flat.flat, published)
     poisoned.clear()
     assert trainer.train_step()

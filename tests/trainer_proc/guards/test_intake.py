@@ -34,14 +34,14 @@ def test_when_it_is_not_the_experiences_nobody_is_blamed(passes):
 
 def distance(trainer, before):
     """How far the published weights have moved since."""
-    return float((trainer._in_force().view(torch.float32) - before.view(torch.float32)).norm())
+    return float((trainer.candidate.in_force().view(torch.float32) - before.view(torch.float32)).norm())
 
 
 def play(trainer, steps=50):
     """How far the published weights move in that many steps."""
-    before = trainer._in_force().clone()
+    before = trainer.candidate.in_force().clone()
     for _ in range(steps):
-        trainer._tick()
+        trainer.loop.tick()
     return distance(trainer, before)
 
 
@@ -51,7 +51,7 @@ def test_an_absurd_reward_is_clipped_counted_and_survived(toy_trainer, fill, val
     trainer = toy_trainer()
     fill(trainer.buffer, 60)
     fill(trainer.buffer, 1, seed=1, actual_reward=value)
-    trainer._watch()
+    trainer.look()
     assert play(trainer) > 0.2
     stats = training_stats(trainer.control)["training"]
     assert stats["clipped_rewards"] == 1
@@ -121,11 +121,11 @@ def test_records_that_nobody_wrote_stop_neither_training_nor_the_guard_on_reward
             bad[field] = value
             with lane.hold():
                 lane._writer.append_many(bad[:3])
-    before, version = trainer._in_force().clone().view(torch.float32), trainer.model_version
+    before, version = trainer.candidate.in_force().clone().view(torch.float32), trainer.model_version
     for _ in range(20):
-        trainer._watch()
-        assert trainer._tick()
+        trainer.look()
+        assert trainer.loop.tick()
     assert trainer.model_version == version + 20
-    assert float((trainer._in_force().view(torch.float32) - before).norm()) > 0.01
+    assert float((trainer.candidate.in_force().view(torch.float32) - before).norm()) > 0.01
     assert trainer.control.get("metrics.left_out") > 0
     assert trainer.control.get("metrics.total_errors") == 0
