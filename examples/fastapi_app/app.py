@@ -7,8 +7,7 @@ import torch
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from shop import OFFERS
-from tandem.inference_proc.engine import Engine
-from tandem.inference_proc.web.service import Service
+from tandem import Engine, Service
 
 
 class Visit(BaseModel):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from tandem.shared.application import ActionHead, Application, Verdict
+from tandem import ActionHead, Application, Verdict
 
 OFFERS = ("nothing", "coupon", "free delivery")
 COSTS = (0.0, 0.1, 0.2)

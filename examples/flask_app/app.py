@@ -6,7 +6,7 @@ import threading
 
 import torch
 from flask import Flask, jsonify, redirect, request
-from tandem.inference_proc.engine import Engine
+from tandem import Engine
 from teasers import TEASERS
 
 app = Flask(__name__)

@@ -1,7 +1,7 @@
 """The application: which of three teasers a visitor of a news site sees."""
 
 import torch
-from tandem.shared.application import ActionHead, Application
+from tandem import ActionHead, Application
 
 TEASERS = ("politics", "sports", "weather")
 

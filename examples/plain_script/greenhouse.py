@@ -1,7 +1,7 @@
 """The application: two temperatures in, one of three positions of a vent out."""
 
 import torch
-from tandem.shared.application import ActionHead, Application
+from tandem import ActionHead, Application
 
 
 class Vent(torch.nn.Module):

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 
-from tandem.inference_proc.engine import Engine
+from tandem import Engine
 
 engine = Engine.attach(os.environ.get("TANDEM_INSTANCE", "greenhouse"))
 earned = []

@@ -1,7 +1,7 @@
 """The application: whether to keep a document in a cache, and for how long."""
 
 import torch
-from tandem.shared.application import ActionHead, Application
+from tandem import ActionHead, Application
 
 
 class Keep(torch.nn.Module):

@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
-from tandem.inference_proc.engine import Engine
+from tandem import Engine
 
 
 class Server(ThreadingHTTPServer):

@@ -9,8 +9,7 @@ from router import BACKENDS
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from tandem.inference_proc.engine import Engine
-from tandem.inference_proc.web.service import Service
+from tandem import Engine, Service
 
 
 @asynccontextmanager

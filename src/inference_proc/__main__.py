@@ -17,17 +17,21 @@ import time
 import torch
 
 from ..shared.configuration.config import Config, LoggingConfig, load
-from ..shared.errors import SegmentInvalid, SegmentMissing, TandemError
+from ..shared.errors import MissingExtra, SegmentInvalid, SegmentMissing, TandemError
 from ..shared.logs import configure_logging
 from ..shared.memory.control import Control
 from ..shared.memory.ownership import be_private
 from ..shared.memory.segments import instance_name
 from .engine import Engine
 from .static import StaticEngine, fall_back
-from .web.access import read_token
-from .web.bundled_server import BundledServer, listen
-from .web.listener import raise_descriptor_limit
-from .web.service import Service
+
+try:
+    from .web.access import read_token
+    from .web.bundled_server import BundledServer, listen
+    from .web.listener import raise_descriptor_limit
+    from .web.service import Service
+except MissingExtra as error:
+    sys.exit(str(error))
 
 
 def attach(instance: str, config: Config, asked: list[int]) -> Engine | StaticEngine | None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..shared.application import ActionHead, Application
-from ..shared.errors import ConfigError
-from .features import FEATURE_SETS, FeatureEncoder
-from .gate import COMPONENTS, SimulationGate
-from .gate_config import GateConfigFile
-from .observation import SPAWN_TYPES
-from .reward import QueenReward, reward_context_dtype
+from ..shared.errors import ConfigError, need_extra
+
+need_extra("server", "the bundled game", ("msgspec", "websockets"))
+
+from .features import FEATURE_SETS, FeatureEncoder  # noqa: E402
+from .gate import COMPONENTS, SimulationGate  # noqa: E402
+from .gate_config import GateConfigFile  # noqa: E402
+from .observation import SPAWN_TYPES  # noqa: E402
+from .reward import QueenReward, reward_context_dtype  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import nn

@@ -112,7 +112,7 @@ class Application:
     and agree with `forward` (`check_infer`). A layer of that name is only a layer.
 
     What else a model must be (all its state in parameters and persistent buffers, the same logits each time) is seen
-    when an instance is created: `shared.model_check`.
+    when an instance is created: `shared.model_checks`.
 
     `encode(observation)` returns float32[F], finite, and raises ValueError for an observation that makes no sense. What
     it returns is copied: it may be the same memory each time. By default the observation is taken for a sequence of F

@@ -13,6 +13,7 @@ TandemError
 ├── ForeignFile            a segment or file belongs to another user; names it and the owner
 ├── LaneBusy               every lane already has a living writer; names the holders
 ├── ModelMismatch          a model's tensors are not those that the weights slots were made for
+├── MissingExtra           a part is used whose packages are not installed (also an ImportError)
 ├── PolicyUnavailable      the weights changed under every forward pass (a model read in place)
 ├── CheckpointError        a checkpoint is unreadable or belongs to another model
 │   └── SpoiltCheckpoint   it holds a value that is not finite and should be
@@ -128,3 +129,24 @@ class SpoiltCheckpoint(CheckpointError):
 
 class SupervisorError(TandemError):
     """An instance could not be started, found or stopped."""
+
+
+class MissingExtra(TandemError, ImportError):
+    """A part of Tandem is used whose packages are not installed: they are an extra."""
+
+
+def need_extra(extra: str, what: str, packages: tuple[str, ...]) -> None:
+    """Raise MissingExtra if one of the packages that `what` is built on is not installed; none is imported."""
+    from importlib.util import find_spec
+
+    missing = []
+    for package in packages:
+        try:
+            if find_spec(package) is None:
+                missing.append(package)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        raise MissingExtra(
+            f"{what} needs the extra `{extra}` ({', '.join(missing)}): pip install 'tandem-learning[{extra}]'"
+        )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..shared.configuration.config import Config
-from ..shared.errors import SupervisorError
+from ..shared.errors import SupervisorError, need_extra
 from ..shared.memory.processes import module_command
 
 _NOTE = "note: "
@@ -122,12 +122,16 @@ def environment(instance: str) -> dict[str, str]:
 
 
 def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
-    """The command lines of the children that this configuration asks for."""
+    """The command lines of the children that this configuration asks for.
+
+    Raises MissingExtra if it asks for the bundled server, and its packages are not installed.
+    """
     commands = {}
     if config.trainer.enabled:
         commands["trainer"] = module_command("tandem.trainer_proc", "--instance", instance)
     command = config.inference.command.strip()
     if not command:
+        need_extra("server", "the bundled server", ("starlette", "uvicorn", "websockets", "msgspec"))
         commands["inference"] = module_command("tandem.inference_proc", "--instance", instance)
     elif command != "none":
         commands["inference"] = shlex.split(command)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METRICS = tuple(name for name in layout.FIELDS if name.startswith("metrics."))
 
 _NUMBERS = (
+    "epoch",
     "generation",
     "rollbacks",
     "restored_version",
@@ -113,7 +114,6 @@ class Snapshot:
         get = control.get
         self.instance = control.instance
         self._control = control
-        self.epoch: int = get("epoch")
         self.version: int = get("version")
         self.model_age_s = seconds_since(get("published_ns"))
         self.is_paused = bool(get("command.pause"))

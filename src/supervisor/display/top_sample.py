@@ -92,8 +92,8 @@ class Reader:
                 self._before = None
                 return Reading(status.stopped(self.instance))
             snapshot = Snapshot(control)
-            if snapshot.epoch != self._epoch:
-                self._start_again(snapshot.epoch)
+            if snapshot.numbers["epoch"] != self._epoch:
+                self._start_again(snapshot.numbers["epoch"])
             reading = Reading(status.status_of(control, snapshot))
             self._fill(reading, snapshot)
             self._take_history(control)

@@ -49,7 +49,7 @@ class LiveView:
         return {
             "application": self._engine.application.name,
             "instance": snapshot.instance,
-            "epoch": f"{snapshot.epoch:016x}",
+            "epoch": f"{snapshot.numbers['epoch']:016x}",
             "timestamp": time.time(),
             "monotonic": time.monotonic(),
             "troubles": self._engine.troubles(),
