@@ -21,7 +21,8 @@ from typing import Any
 
 from tandem.shared.memory import layout
 from tandem.shared.memory.control import Control
-from tandem.supervisor import cleanup, operate, process_tree
+from tandem.supervisor import cleanup, operate
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from ..shared.errors import SegmentError, SupervisorError
 from ..shared.memory.ownership import OWN, own_folder
 from ..shared.memory.processes import start_ticks
 from ..shared.memory.segments import foreign_segments, refuse_foreign, remove_instance
-from . import process_tree
+from .children import process_tree
 from .display import status
 from .lock import InstanceLock, holder
 

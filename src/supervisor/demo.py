@@ -22,8 +22,8 @@ from ..shared.errors import SupervisorError
 from ..shared.memory.control import Control
 from ..shared.memory.processes import module_command, start_ticks
 from ..shared.telemetry.snapshot import Snapshot
-from . import process_tree
-from .logfile import tail
+from .children import process_tree
+from .children.logfile import tail
 from .supervisor import Supervisor
 
 _END = 30.0
@@ -121,8 +121,8 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
         shown = 0.0
         while client.poll() is None and not supervisor.stopping:
             supervisor.turn()
-            if supervisor.fatal is not None:
-                raise SupervisorError(supervisor.fatal.reason)
+            if supervisor.children.fatal is not None:
+                raise SupervisorError(supervisor.children.fatal.reason)
             if time.monotonic() - shown >= 0.5:
                 shown = time.monotonic()
                 live(control)

@@ -11,7 +11,7 @@ import time
 from ..shared.commands import Answer, send
 from ..shared.errors import SupervisorError
 from ..shared.memory.ownership import ANYONE, OWN
-from . import process_tree
+from .children import process_tree
 from .display import status
 from .lock import holder
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tandem.shared.memory.processes import start_ticks
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.display import status
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 from tandem.shared.memory.processes import start_ticks
 from tandem.shared.memory.segments import list_segments
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.display import status
 
 from .conftest import Ctl, parsed

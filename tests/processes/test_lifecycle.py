@@ -20,7 +20,7 @@ from tandem.shared.memory.control import Control
 from tandem.shared.memory.segments import list_segments, segment_path
 from tandem.shared.saved_state import find_kept
 from tandem.shared.weights.slots import Slots
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.commands.checkpoints import listing
 
 from .conftest import Ctl, parsed

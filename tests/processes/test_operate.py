@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from server_kit import ask, browser_observation
 from tandem.shared.memory.segments import list_segments
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.display import status
 from websockets.sync.client import connect
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 
 from .conftest import ROOT, Ctl
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from proof import figure
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.display.top_sample import Reader
 
 from tests.processes import conftest as processes

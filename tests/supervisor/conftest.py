@@ -14,10 +14,10 @@ import pytest
 from tandem.shared.configuration.config import SupervisorConfig
 from tandem.shared.memory import ownership
 from tandem.shared.memory.control import Control
-from tandem.supervisor import process_tree
-from tandem.supervisor.child import Child
-from tandem.supervisor.logfile import LogFile
-from tandem.supervisor.probes import TrainerProbe
+from tandem.supervisor.children import process_tree
+from tandem.supervisor.children.child import Child
+from tandem.supervisor.children.logfile import LogFile
+from tandem.supervisor.children.probes import TrainerProbe
 
 PRELUDE = """
 import os, signal, subprocess, sys, time

@@ -17,7 +17,8 @@ from tandem.shared.memory.control import Control
 from tandem.shared.memory.ownership import OWN
 from tandem.shared.memory.processes import own_identity, start_ticks
 from tandem.shared.memory.segments import create, list_segments, segment_path
-from tandem.supervisor import cleanup, cli, process_tree
+from tandem.supervisor import cleanup, cli
+from tandem.supervisor.children import process_tree
 from tandem.supervisor.commands import instances
 from tandem.supervisor.display import status
 

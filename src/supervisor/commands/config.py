@@ -87,11 +87,11 @@ def given_paths(path: str | None) -> set[str]:
     return {f"trainer.{name}" if name in PLAN_KEYS else name for name in names}
 
 
-def live_paths() -> set[str]:
+def reloadable_paths() -> set[str]:
     """Dotted paths of the settings that may change while an instance runs."""
     found = set()
     for section in dataclasses.fields(Config):
         default = getattr(Config(), section.name)
         if dataclasses.is_dataclass(default):
-            found |= {f"{section.name}.{f.name}" for f in dataclasses.fields(default) if f.metadata.get("live")}
+            found |= {f"{section.name}.{f.name}" for f in dataclasses.fields(default) if f.metadata.get("reloadable")}
     return found

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from ..children.logfile import follow, tail
 from ..display import status
-from ..logfile import follow, tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

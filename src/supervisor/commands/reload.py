@@ -14,7 +14,7 @@ from ...shared.durable import write_synced
 from ...shared.errors import SupervisorError
 from ...shared.memory.ownership import OWN, be_private
 from .. import operate
-from .config import flatten, live_paths
+from .config import flatten, reloadable_paths
 from .up import config_path
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ Changes = dict[str, tuple[object, object]]
 
 def changes(old: Config, new: Config) -> tuple[Changes, Changes]:
     """Path -> old and new value of the settings that differ: those that may change while running, and the others."""
-    before, after, allowed = dict(flatten(old.to_dict())), dict(flatten(new.to_dict())), live_paths()
+    before, after, allowed = dict(flatten(old.to_dict())), dict(flatten(new.to_dict())), reloadable_paths()
     differing = {name: (before[name], after[name]) for name in after if before.get(name) != after[name]}
     live = {name: pair for name, pair in differing.items() if name in allowed}
     return live, {name: pair for name, pair in differing.items() if name not in allowed}

@@ -22,7 +22,7 @@ from ...shared.memory.ownership import be_private, own_folder, users_umask
 from ...shared.memory.processes import module_command
 from ...shared.memory.segments import refuse_foreign
 from .. import lock
-from ..logfile import LogFile, tail
+from ..children.logfile import LogFile, tail
 from ..supervisor import Supervisor
 
 EXAMPLE = "ctl up -d --instance a --port 8020 --config configs/continuous_training.yaml"
@@ -146,15 +146,16 @@ def _unusable(folder: Path, error: OSError) -> SupervisorError:
 
 
 def _ready(supervisor: Supervisor) -> dict[str, Any]:
-    address = reachable(supervisor.config.inference.host, supervisor.port)
+    address, opened = reachable(supervisor.config.inference.host, supervisor.port), supervisor.opened
+    assert opened is not None
     return {
         "instance": supervisor.instance,
-        "adopted": supervisor.adopted,
+        "adopted": opened.adopted,
         "url": f"http://{address}" if supervisor.port else None,
         "children": [child.name for child in supervisor.children],
         "data_folder": str(supervisor.folder),
-        "data_found": supervisor.found,
-        "notes": supervisor.notes,
+        "data_found": opened.found,
+        "notes": list(opened.notes),
     }
 
 

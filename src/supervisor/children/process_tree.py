@@ -11,11 +11,11 @@ import select
 import signal
 import time
 
-from ..shared.memory.processes import start_ticks
+from ...shared.memory.processes import start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..shared.memory.control import Control
+    from ...shared.memory.control import Control
 
 Identity = tuple[int, int]
 """Process id and start time in clock ticks since boot."""

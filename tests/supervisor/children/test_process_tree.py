@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from tandem.shared.memory.processes import start_ticks
-from tandem.supervisor import process_tree
+from tandem.supervisor.children import process_tree
 
 
 def test_number_zero_has_no_family() -> None:

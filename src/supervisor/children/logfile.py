@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..shared.memory.ownership import open_file
-from ..shared.rate_limit import RateLimit
+from ...shared.memory.ownership import open_file
+from ...shared.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 

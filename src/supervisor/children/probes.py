@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..shared.memory.control import Control
+from ...shared.memory.control import Control
 
 _REGULAR = 10
 """Turns after which a server of the user's own is known to report its progress regularly, and is held to it."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.processes import start_ticks
-from tandem.supervisor import process_tree
-from tandem.supervisor.child import Child
+from tandem.supervisor.children import process_tree
+from tandem.supervisor.children.child import Child
 
 Make = Callable[..., Child]
 Turn = Callable[..., None]

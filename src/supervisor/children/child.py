@@ -17,8 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ..shared.configuration.config import SupervisorConfig
-from ..shared.memory.processes import start_ticks
+from ...shared.configuration.config import SupervisorConfig
+from ...shared.memory.processes import start_ticks
 from . import process_tree
 from .logfile import LogFile
 
@@ -40,6 +40,7 @@ class Probe(Protocol):
         """Last turn of its main loop on the monotonic clock, nanoseconds; None if it does not report any."""
 
 
+# Many attributes: what was asked for, what is seen of the process, and when each state ends.
 class Child:
     """One child. `turn(now)` moves it from state to state (the names are layout.STATES); `now` is monotonic seconds."""
 

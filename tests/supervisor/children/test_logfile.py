@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tandem.supervisor.logfile import LogFile, follow, tail
+from tandem.supervisor.children.logfile import LogFile, follow, tail
 
 
 def test_rotation_keeps_the_newest_and_the_writer_goes_on(tmp_path: Path) -> None:
