@@ -13,12 +13,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "promises.md"
-ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) \| (.*) \|$")
 
 
 def proofs(numbers: list[int]) -> list[str]:
@@ -49,16 +49,23 @@ def run(numbers: list[int], full: bool) -> tuple[int, dict[int, list[str]]]:
 
 
 def fill(page: str, figures: dict[int, list[str]], full: bool) -> str:
-    """The page with these figures in their rows."""
+    """The page with these figures at their promises."""
     day = time.strftime("%Y-%m-%d", time.gmtime()) + (", full" if full else "")
-    lines = []
-    for line in page.splitlines():
-        row = ROW.match(line)
-        if row and int(row[1]) in figures:
-            text = "; ".join(figures[int(row[1])]).replace("|", "/")
-            line = f"| {row[1]} | {row[2]} | {row[3]} | {text} ({day}) |"
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+    for number, texts in figures.items():
+        text = textwrap.fill(
+            f"{'; '.join(texts)} ({day})", 100, initial_indent="- Figure: ", subsequent_indent="  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        page, count = re.subn(
+            rf"^(### {number}\. .*?)^- Figure: .*?\n(?=\n|\Z)",
+            lambda found, text=text: f"{found[1]}{text}\n",
+            page,
+            count=1,
+            flags=re.MULTILINE | re.DOTALL,
+        )
+        if not count:
+            raise ValueError(f"docs/promises.md has no promise {number} with a figure")
+    return page
 
 
 def main() -> int:

@@ -121,7 +121,7 @@ _TRAINER: list[Field] = [
     (
         "trainer.still_in_row",
         "u64",
-        "successful steps in a row by which the parameters did not move, or only by momentum",
+        "successful steps in a row that moved the parameters not at all or by momentum only",
     ),
     ("trainer.unsampled_ticks", "u64", "ticks in a row without a batch, although enough new experiences had come in"),
     ("trainer.unsampled", "u64", "experiences that had come in since the last batch, at the newest of these ticks"),
@@ -173,7 +173,7 @@ _LANE: list[Field] = [
     (
         "mail_head",
         "u64",
-        "messages ever posted to this lane's segment: rewards and notices for decisions of other lanes",
+        "messages ever left by this lane for others: rewards, and notices of newer decisions",
     ),
     ("delivered", "u64", "rewards that reached this lane's decisions through other lanes' segments"),
     ("untrained", "u64", "blocked decisions that were counted, not stored (train_on_wait: false)"),
