@@ -33,7 +33,7 @@ from .memory.ownership import be_private
 from .memory.segments import check_instance, list_segments, segment_path
 from .model_checks.check import checked_model
 from .model_checks.witness import Witness, witness
-from .saved_state import WEIGHTS, Kept, KeptUnusable, find_kept, put_aside, restore
+from .saved_state import WEIGHTS, SavedState, SavedStateUnusable, find_saved, put_aside, restore
 from .weights.checkpoints import MAX_VERSION, CheckpointStore, load_tensors
 from .weights.finite import became_not_finite
 from .weights.flat_model import FlatModel
@@ -92,7 +92,7 @@ def create_instance(
     try:
         kept = None if fresh else saved.kept
         _create_segments(instance, config, application, flat, saved.version, kept, config_file)
-    except KeptUnusable as error:
+    except SavedStateUnusable as error:
         # All was removed again: it may have been filled in part.
         put_aside(error)
         _create_segments(instance, config, application, flat, saved.version, None, config_file)
@@ -104,7 +104,7 @@ def _create_segments(
     application: Application,
     flat: FlatModel,
     version: int,
-    kept: Kept | None,
+    kept: SavedState | None,
     config_file: str,
 ) -> None:
     records, mode = record_layout(application), int(config.supervisor.mode, 8)
@@ -176,7 +176,7 @@ class Saved:
     """What a data folder has to go on with: the version whose weights were loaded (0: none), and what was kept."""
 
     version: int
-    kept: Kept | None
+    kept: SavedState | None
 
 
 def load_newest(data_dir: Path, flat: FlatModel) -> int:
@@ -196,13 +196,13 @@ def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
     """
     store = CheckpointStore(data_dir / "checkpoints")
     checkpoint = store.newest(repair, flat.state())
-    kept = find_kept(data_dir / "kept", repair)
+    kept = find_saved(data_dir / "kept", repair)
     unusable = None
     if kept is not None and kept.version > (0 if checkpoint is None else checkpoint.version):
         try:
             _load_kept(kept, flat)
             return Saved(kept.version, kept)
-        except KeptUnusable as error:
+        except SavedStateUnusable as error:
             unusable = error
     if checkpoint is not None:
         try:
@@ -215,21 +215,21 @@ def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
     return Saved(0 if checkpoint is None else checkpoint.version, kept)
 
 
-def _load_kept(kept: Kept, flat: FlatModel) -> None:
-    """Copy the kept weights into a model. Raises KeptUnusable; nothing is half-loaded."""
+def _load_kept(kept: SavedState, flat: FlatModel) -> None:
+    """Copy the kept weights into a model. Raises SavedStateUnusable; nothing is half-loaded."""
     if kept.version > MAX_VERSION:
-        raise KeptUnusable(kept.folder, "damaged", f"no version above {MAX_VERSION} can be")
+        raise SavedStateUnusable(kept.folder, "damaged", f"no version above {MAX_VERSION} can be")
     try:
         tensors = load_safetensors(kept.read(WEIGHTS))
     except SafetensorError as error:
-        raise KeptUnusable(kept.folder, "damaged", f"{WEIGHTS}: {error}") from error
+        raise SavedStateUnusable(kept.folder, "damaged", f"{WEIGHTS}: {error}") from error
     spoilt = became_not_finite(tensors, flat.state())
     if spoilt is not None:
-        raise KeptUnusable(kept.folder, "not-finite", f"{WEIGHTS}: {spoilt} has a value that is not finite")
+        raise SavedStateUnusable(kept.folder, "not-finite", f"{WEIGHTS}: {spoilt} has a value that is not finite")
     try:
         load_tensors(flat, tensors, Path(WEIGHTS))
     except CheckpointError as error:
-        raise KeptUnusable(kept.folder, "other", str(error)) from error
+        raise SavedStateUnusable(kept.folder, "other", str(error)) from error
 
 
 class Instance:

@@ -32,7 +32,7 @@ _NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
 _LANE_PARTS = ("ring", "pending", "mail")
 
 
-class KeptUnusable(TandemError):
+class SavedStateUnusable(TandemError):
     """A kept folder cannot be used; `kind` is `damaged`, or `other` if it was made for something else."""
 
     def __init__(self, folder: Path, kind: str, why: str) -> None:
@@ -43,7 +43,7 @@ class KeptUnusable(TandemError):
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedState:
     """A kept folder whose files matched their hashes."""
 
     folder: Path
@@ -55,11 +55,11 @@ class Kept:
         return int(self.state["version"]) if WEIGHTS in self.state["files"] else -1
 
     def read(self, name: str) -> bytes:
-        """The contents of one of its files, checked. Raises KeptUnusable."""
+        """The contents of one of its files, checked. Raises SavedStateUnusable."""
         try:
             return read_checked(self.folder / name, self.state["files"][name])
         except (OSError, ValueError, KeyError) as error:
-            raise KeptUnusable(self.folder, "damaged", _reason(error)) from error
+            raise SavedStateUnusable(self.folder, "damaged", _reason(error)) from error
 
 
 def _fingerprint(control: Control) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _fingerprint(control: Control) -> dict[str, Any]:
     }
 
 
-def keep(control: Control, folder: Path) -> None:
+def save(control: Control, folder: Path) -> None:
     """Keep the instance's experiences in `folder`. Nobody may write to the instance any more.
 
     Raises OSError if the disk refuses: what was kept before is still there then, and nothing half-written.
@@ -117,7 +117,7 @@ def _write(control: Control, target: Path) -> None:
 
 
 def _replace(temporary: Path, folder: Path) -> None:
-    """Give a complete folder its final name. At every moment the old or the new one is found by `find_kept`."""
+    """Give a complete folder its final name. At every moment the old or the new one is found by `find_saved`."""
     old = _old(folder)
     if os.path.lexists(folder):
         if folder.is_symlink() or not folder.is_dir():
@@ -145,7 +145,7 @@ def _trainer_fields() -> list[layout.Field]:
     return next(fields for title, _, _, fields in layout.GROUPS if title == "trainer")
 
 
-def find_kept(folder: Path, rename: bool = True) -> Kept | None:
+def find_saved(folder: Path, rename: bool = True) -> SavedState | None:
     """What the last stop kept, if it is whole, else None; what is damaged is named, and set aside if `rename`.
 
     A stop that was cut off between its two renames has left its predecessor under `<name>.old`.
@@ -153,7 +153,7 @@ def find_kept(folder: Path, rename: bool = True) -> Kept | None:
     for candidate in (folder, _old(folder)):
         try:
             kept = _check(candidate)
-        except KeptUnusable as error:
+        except SavedStateUnusable as error:
             put_aside(error, rename)
             continue
         if kept is not None:
@@ -161,7 +161,7 @@ def find_kept(folder: Path, rename: bool = True) -> Kept | None:
     return None
 
 
-def put_aside(error: KeptUnusable, rename: bool = True) -> None:
+def put_aside(error: SavedStateUnusable, rename: bool = True) -> None:
     """Set a kept folder aside by name, or only say that it is left out."""
     if rename:
         set_aside(error.folder, error.kind, error.why)
@@ -169,14 +169,14 @@ def put_aside(error: KeptUnusable, rename: bool = True) -> None:
         log.error("%s is left out: %s", error.folder, error.why)
 
 
-def _check(folder: Path) -> Kept | None:
-    """The folder with every file compared with its hash; None if there is none. Raises KeptUnusable."""
+def _check(folder: Path) -> SavedState | None:
+    """The folder with every file compared with its hash; None if there is none. Raises SavedStateUnusable."""
     if not os.path.lexists(folder):
         return None
     try:
         state = unseal((folder / _STATE).read_bytes())
         if (state["format"], state["layout_version"]) != (FORMAT, layout.LAYOUT_VERSION):
-            raise KeptUnusable(
+            raise SavedStateUnusable(
                 folder,
                 "other",
                 f"it was kept with layout version {state['layout_version']}; this program has {layout.LAYOUT_VERSION}",
@@ -185,8 +185,8 @@ def _check(folder: Path) -> Kept | None:
             check_file(folder / name, expected)
         _check_state(state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise KeptUnusable(folder, "damaged", _reason(error)) from error
-    return Kept(folder, state)
+        raise SavedStateUnusable(folder, "damaged", _reason(error)) from error
+    return SavedState(folder, state)
 
 
 def _check_state(state: dict[str, Any]) -> None:
@@ -216,30 +216,30 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def restore(control: Control, kept: Kept) -> None:
-    """Fill a new instance with what was kept. Raises KeptUnusable, also in the middle: then the instance is spoilt.
+def restore(control: Control, saved: SavedState) -> None:
+    """Fill a new instance with a saved state. Raises SavedStateUnusable, also half way: the instance is spoilt then.
 
     Called between the creation of the segments and `Control.finish`. What was kept stays: a crash before the
     next stop falls back to it.
     """
-    theirs = kept.state["fingerprint"]
+    theirs = saved.state["fingerprint"]
     differing = [name for name, value in _fingerprint(control).items() if theirs.get(name) != value]
     if differing:
-        raise KeptUnusable(
-            kept.folder, "other", f"it was kept with another {', '.join(differing)}; the rings start empty"
+        raise SavedStateUnusable(
+            saved.folder, "other", f"it was kept with another {', '.join(differing)}; the rings start empty"
         )
     try:
-        for lane, counters in enumerate(kept.state["lanes"]):
+        for lane, counters in enumerate(saved.state["lanes"]):
             for part in (f"{name}{lane}" for name in _LANE_PARTS):
-                data = kept.read(part)
+                data = saved.read(part)
                 if part == f"pending{lane}":
                     sizes = control.get("record_bytes"), control.get("pending_bytes")
-                    data = rebase(data, *sizes, kept.state.get("clock"))
+                    data = rebase(data, *sizes, saved.state.get("clock"))
                 _fill(segment_path(control.instance, part), data)
             _set_all(control.set, f"lane.{lane}.", counters)
-        _set_all(control.set, "", kept.state["fields"])
+        _set_all(control.set, "", saved.state["fields"])
     except (OSError, SegmentError, KeyError, ValueError, OverflowError) as error:
-        raise KeptUnusable(kept.folder, "damaged", f"it cannot be restored: {_reason(error)}") from error
+        raise SavedStateUnusable(saved.folder, "damaged", f"it cannot be restored: {_reason(error)}") from error
 
 
 def _set_all(store: Callable[[str, Any], None], prefix: str, values: dict[str, Any]) -> None:

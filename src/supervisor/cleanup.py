@@ -20,14 +20,14 @@ from .display import status
 from .lock import InstanceLock, holder
 
 GRACE = 5.0
-"""Seconds between asking an orphan to stop and killing it."""
+"""Seconds between asking a process to stop and killing it."""
 
 
 RELEASE = 1.0
 """Seconds within which the flocks of processes that have just ended must be free."""
 
 
-class NotKept(SupervisorError):
+class NotSaved(SupervisorError):
     """What an instance learned could not be kept, so its shared memory was left in place."""
 
     def __init__(self, instance: str, why: str, remedy: str = "") -> None:
@@ -37,7 +37,7 @@ class NotKept(SupervisorError):
         )
 
 
-class InUse(NotKept):
+class InUse(NotSaved):
     """Somebody still uses the instance; `held` names the segments that are held."""
 
     def __init__(self, instance: str, held: list[str], pids: list[int]) -> None:
@@ -46,7 +46,7 @@ class InUse(NotKept):
         super().__init__(instance, f"somebody still uses {', '.join(held)}{who}", "stop that process and do this again")
 
 
-class OtherLayout(NotKept):
+class OtherLayout(NotSaved):
     """The instance was made by a program with another layout of shared memory, which cannot be kept here."""
 
     def __init__(self, instance: str, error: SegmentError) -> None:
@@ -63,14 +63,14 @@ def stop_instance(instance: str, timeout: float = 60.0, discard: bool = False) -
 
     `timeout` is how long a supervisor may take; then it is killed and its children are stopped here. Raises
     InstanceBusy if the lock is held by somebody who does not end, ForeignFile if it is another user's instance, and
-    NotKept, with the segments still there, if experiences cannot be kept; with `discard` they are thrown away.
+    NotSaved, with the segments still there, if experiences cannot be kept; with `discard` they are thrown away.
     """
     refuse_foreign(instance)
     _ask_to_discard(instance, discard)
     done = stop_supervisor(instance, timeout)
     with InstanceLock(instance, timeout=5.0):
-        done += stop_orphans(instance)
-        done += put_away(instance, keep=not discard, force=discard, patience=RELEASE)
+        done += stop_children(instance)
+        done += clean_up(instance, keep=not discard, force=discard, patience=RELEASE)
     return done
 
 
@@ -85,12 +85,12 @@ def _ask_to_discard(instance: str, discard: bool) -> None:
         control.close()
 
 
-def put_away(
+def clean_up(
     instance: str, keep: bool = True, force: bool = False, other_layout: bool = False, patience: float = 0.0
 ) -> list[str]:
     """Keep the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
 
-    Nothing is removed while somebody uses it (unless `force`), nor when what should be kept cannot be: NotKept is
+    Nothing is removed while somebody uses it (unless `force`), nor when what should be kept cannot be: NotSaved is
     raised then. What another layout version left cannot be kept, and is removed if `other_layout` says so. Nobody can
     begin to use the instance meanwhile: every flock is held until all is removed. `patience`: seconds to wait for them.
     """
@@ -99,7 +99,7 @@ def put_away(
         if claimed.held and not force:
             raise InUse(instance, claimed.held, _owners(instance))
         if keep:
-            done += _keep(instance, other_layout)
+            done += _save(instance, other_layout)
         removed = remove_instance(instance)
     if removed:
         done.append(f"removed {len(removed)} segments")
@@ -130,8 +130,8 @@ def _owners(instance: str) -> list[int]:
         control.close()
 
 
-def _keep(instance: str, other_layout: bool) -> list[str]:
-    """Keep what there is to keep; what was done, in words. Raises NotKept."""
+def _save(instance: str, other_layout: bool) -> list[str]:
+    """Keep what there is to keep; what was done, in words. Raises NotSaved."""
     try:
         control = status.open_control(instance, whose=OWN)
     except SegmentError as error:
@@ -140,7 +140,7 @@ def _keep(instance: str, other_layout: bool) -> list[str]:
         raise OtherLayout(instance, error) from None
     if control is None:
         return []  # it was never complete, or is of before the machine's last start
-    from ..shared.saved_state import keep as keep_experiences
+    from ..shared.saved_state import save
 
     data_dir = None
     try:
@@ -149,11 +149,11 @@ def _keep(instance: str, other_layout: bool) -> list[str]:
             return []
         own_folder(data_dir, make=False)
         folder = os.path.join(data_dir, "kept")
-        keep_experiences(control, Path(folder))
+        save(control, Path(folder))
         return [f"kept its experiences in {folder}"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error.strerror or error) if isinstance(error, OSError) else repr(error)
-        raise NotKept(
+        raise NotSaved(
             instance,
             f"its experiences could not be kept in {data_dir} ({why})",
             "mend that and do this again, or `ctl up` goes on with it",
@@ -185,7 +185,7 @@ def stop_supervisor(instance: str, timeout: float) -> list[str]:
         os.close(descriptor)
 
 
-def stop_orphans(instance: str) -> list[str]:
+def stop_children(instance: str) -> list[str]:
     """Stop the children that the control segment names, with their groups. The caller holds the instance's lock."""
     try:
         control = status.open_control(instance, whose=OWN)

@@ -78,9 +78,9 @@ def create(wanted: Wanted, folder: Path, wait: Callable[[int], bool]) -> Opened:
             " by a process that has no supervisor; stop that process first"
         )
     try:
-        for line in cleanup.put_away(wanted.instance):
+        for line in cleanup.clean_up(wanted.instance):
             log.info("left by a crash: %s", line)
-    except cleanup.NotKept as error:
+    except cleanup.NotSaved as error:
         raise StartFailed(str(error)) from None
     wanted = dataclasses.replace(wanted, config=creation.with_free_port(wanted.config))
     is_new = creation.is_new(folder)
@@ -88,8 +88,8 @@ def create(wanted: Wanted, folder: Path, wait: Callable[[int], bool]) -> Opened:
         notes = creation.create(wanted, creation.environment(wanted.instance), wait)
     except StartFailed:
         # What a killed creator left; whoever made an instance of this name meanwhile is spared.
-        with contextlib.suppress(cleanup.NotKept):
-            cleanup.put_away(wanted.instance, keep=False)
+        with contextlib.suppress(cleanup.NotSaved):
+            cleanup.clean_up(wanted.instance, keep=False)
         raise
     for line in notes:
         log.warning("%s", line)

@@ -58,7 +58,7 @@ class Supervisor:
         self.children = Children()
         self.detached = False
         """True if standard error is the log file of this process."""
-        self.not_kept = ""
+        self.not_saved = ""
         """After `close`: why shared memory was left in place."""
         self._was_ready = False
         self._disk_errors = 0
@@ -151,17 +151,17 @@ class Supervisor:
 
     def turn(self) -> None:
         """One turn of the loop: wait for a death, a signal or the end of the turn, then act."""
-        with self._surviving():
+        with self._handling():
             self._turn()
 
     @contextlib.contextmanager
-    def _surviving(self) -> Iterator[None]:
+    def _handling(self) -> Iterator[None]:
         """Log and count an error of the system instead of ending: the next turn tries again."""
         try:
             yield
         except OSError as error:
             self._disk_errors += 1
-            self._warn.warning(log, "survived: %r", error)
+            self._warn.warning(log, "handled: %r", error)
             time.sleep(_EAGER_TURN)
 
     def _turn(self) -> None:
@@ -172,7 +172,7 @@ class Supervisor:
         if now - self._last_turn > _GAP:
             log.warning("nothing was watched for %.1f s", now - self._last_turn)
             for child in self.children:
-                child.excuse(now)
+                child.measure_anew(now)
         self._last_turn = now
         while self._signals.restarts:
             name = self._signals.restarts.pop(0)
@@ -180,7 +180,7 @@ class Supervisor:
                 log.info("%s: restart asked for", name)
                 child.restart(now)
         for child in self.children:
-            with self._surviving():
+            with self._handling():
                 child.turn(now)
             child.output.rotate()
         self._own_log.rotate()
@@ -207,7 +207,7 @@ class Supervisor:
             return
         self.children.show(control)
         outputs = [self._own_log, *(child.output for child in self.children)]
-        control.set("supervisor.unwritten", sum(bool(output.trouble) for output in outputs))
+        control.set("supervisor.unwritten", sum(bool(output.fault) for output in outputs))
         control.set("supervisor.disk_errors", self._disk_errors + sum(output.failures for output in outputs))
         control.add("supervisor.progress")
         control.set("supervisor.progress_ns", time.monotonic_ns())
@@ -216,7 +216,7 @@ class Supervisor:
         """Stop the children, keep what was learned, remove the segments and give the lock back. Idempotent.
 
         A second signal while this runs kills what has not ended yet. If what was learned cannot be kept, shared memory
-        is left in place and `not_kept` says why.
+        is left in place and `not_saved` says why.
         """
         asked = self._signals.stops
         self._notifier.send(stopping=1)
@@ -228,7 +228,7 @@ class Supervisor:
             self.turn()
             if self._signals.stops > asked:
                 for child in self.children:
-                    child.hurry()
+                    child.cut_short()
         discard = False
         if self.control is not None:
             discard = bool(self.control.get("command.discard"))
@@ -237,7 +237,7 @@ class Supervisor:
         if self._lock is not None:
             try:
                 if not spared:
-                    self.not_kept = _clean_up(self.instance, self.keep and not discard)
+                    self.not_saved = _clean_up(self.instance, self.keep and not discard)
             finally:
                 self._lock.release()
                 self._lock = None
@@ -264,9 +264,9 @@ def _log_of(config: Config, folder: Path, name: str) -> LogFile:
 def _clean_up(instance: str, keep: bool) -> str:
     """Remove the segments, with what was learned saved first if `keep`; the reason if they had to be left in place."""
     try:
-        for line in cleanup.put_away(instance, keep, patience=cleanup.RELEASE):
+        for line in cleanup.clean_up(instance, keep, patience=cleanup.RELEASE):
             log.info("%s", line)
-    except cleanup.NotKept as error:
+    except cleanup.NotSaved as error:
         log.error("%s", error)
         return str(error)
     return ""

@@ -18,7 +18,7 @@ from tandem.shared.configuration.config import load
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.segments import list_segments, segment_path
-from tandem.shared.saved_state import find_kept
+from tandem.shared.saved_state import find_saved
 from tandem.shared.weights.slots import Slots
 from tandem.supervisor.children import process_tree
 from tandem.supervisor.commands.checkpoints import listing
@@ -160,7 +160,7 @@ def test_no_error_of_the_disk_ends_anything(ctl: Ctl, toy_application: str, wait
         assert ctl.up(**sections).returncode == 0
         assert ctl.status["model_version"] >= version
         assert ctl.script("down").returncode == 0
-        kept = find_kept(data / "kept")
+        kept = find_saved(data / "kept")
         assert kept is not None
         assert kept.version >= version
 

@@ -21,7 +21,7 @@ from tandem.shared.experiences.experience import Experience
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import remove_instance
 from tandem.shared.replay import ExperienceReplayBuffer
-from tandem.shared.saved_state import find_kept, keep
+from tandem.shared.saved_state import find_saved, save
 from tandem.shared.weights.publisher import Publisher
 
 
@@ -36,7 +36,7 @@ def filled(instance: Instance) -> ExperienceReplayBuffer:
 def stop(buffer: ExperienceReplayBuffer) -> Path:
     buffer.close()
     folder = buffer.instance.data_dir / "kept"
-    keep(buffer.control, folder)
+    save(buffer.control, folder)
     remove_instance(buffer.instance.name)
     return folder
 
@@ -49,7 +49,7 @@ def test_a_stop_keeps_everything(toy_instance: Callable[..., Any]) -> None:
     Publisher(first.open_slots(flat.layout)).publish(flat.flat, 7)
     before = buffer.get_stats()
     records = buffer.reader.recent(500)
-    kept = find_kept(stop(buffer))
+    kept = find_saved(stop(buffer))
     assert kept is not None
     assert kept.version == 7
     create_instance(first.name, first.config)
@@ -108,7 +108,7 @@ def test_what_another_capacity_kept_is_set_aside_and_its_weights_are_used(
     assert weights(again) == (7, 0.5)
     aside = list(folder.parent.glob("kept.other-*"))
     assert len(aside) == 1
-    assert find_kept(aside[0]) is not None
+    assert find_saved(aside[0]) is not None
 
 
 def flip(path: Path, at: int = -1) -> None:
@@ -185,7 +185,7 @@ def test_what_is_damaged_is_set_aside_and_the_newest_good_state_is_used(
     assert len(aside) == 1
     assert f"{folder} is set aside as {aside[0].name}: " in caplog.text
     stop(buffer)
-    assert find_kept(folder) is not None
+    assert find_saved(folder) is not None
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
@@ -277,23 +277,23 @@ def test_a_kill_at_any_step_of_a_stop_leaves_the_old_or_the_new_state(toy_instan
     publish(first, 1, 0.5)
     found = set()
     for step in range(1, 500):
-        keep(buffer.control, folder)
+        save(buffer.control, folder)
         before = buffer.control.get("version")
         publish(first, before + 1, 0.5)
         pid = os.fork()
         if pid == 0:
             kill_before_file_operation(step)
-            keep(buffer.control, folder)
+            save(buffer.control, folder)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
-        kept = find_kept(folder)
+        kept = find_saved(folder)
         assert kept is not None, step
         found.add(kept.version - before)
         if not os.WIFSIGNALED(status):
             break
     assert step > 20
     assert found == {0, 1}
-    keep(buffer.control, folder)
+    save(buffer.control, folder)
     assert sorted(path.name for path in folder.parent.iterdir() if "kept" in path.name) == ["kept"]
 
 
@@ -306,7 +306,7 @@ def test_a_disk_that_refuses_leaves_what_was_kept_before(
     publish(first, 7, 0.5)
     buffer.close()
     folder = first.data_dir / "kept"
-    keep(buffer.control, folder)
+    save(buffer.control, folder)
     publish(first, 8, 0.5)
 
     def refuse(*_: object) -> None:
@@ -315,8 +315,8 @@ def test_a_disk_that_refuses_leaves_what_was_kept_before(
     with monkeypatch.context() as patched:
         patched.setattr("tandem.shared.durable.os.fsync", refuse)
         with pytest.raises(OSError, match="No space left"):
-            keep(buffer.control, folder)
-    kept = find_kept(folder)
+            save(buffer.control, folder)
+    kept = find_saved(folder)
     assert kept is not None
     assert kept.version == 7
     assert sorted(path.name for path in folder.parent.iterdir() if "kept" in path.name) == ["kept"]

@@ -293,7 +293,7 @@ def test_the_group_cannot_choose_what_the_owner_runs(
     assert status.process(control, "inference")["pid"] == victim[0]
     assert process_tree.child(control, "inference") == (0, 0)
     assert cli.main(["restart", "inference", "--instance", control.instance]) == 1
-    assert cleanup.stop_orphans(control.instance) == []
+    assert cleanup.stop_children(control.instance) == []
 
 
 def test_a_child_of_a_shared_instance_is_known_by_its_environment(
@@ -310,7 +310,7 @@ def test_a_child_of_a_shared_instance_is_known_by_its_environment(
         control.set("process.trainer.start_ticks", start_ticks(child.pid))
         wait_until(lambda: process_tree.child(control, "trainer")[0] == child.pid, "it is known")
         assert status.open_control(control.instance, whose=OWN) is not None
-        assert cleanup.stop_orphans(control.instance) == [f"stopped process {child.pid}, which had no supervisor"]
+        assert cleanup.stop_children(control.instance) == [f"stopped process {child.pid}, which had no supervisor"]
         child.wait(10)
     finally:
         child.kill()

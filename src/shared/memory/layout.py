@@ -63,7 +63,7 @@ _SUPERVISOR: list[Field] = [
     ("supervisor.progress_ns", "u64", "last turn, on the monotonic clock"),
     ("supervisor.port", "u64", "the port of the bundled server (0: none)"),
     ("supervisor.unwritten", "u64", "logs that could not be opened or rotated at the last attempt (0: none)"),
-    ("supervisor.disk_errors", "u64", "failures of the file system that this supervisor survived"),
+    ("supervisor.disk_errors", "u64", "failures of the file system that this supervisor handled"),
 ]
 
 
@@ -178,7 +178,7 @@ _LANE: list[Field] = [
     ("delivered", "u64", "rewards that reached this lane's decisions through other lanes' segments"),
     ("untrained", "u64", "blocked decisions that were counted, not stored (train_on_wait: false)"),
     ("unmatched", "u64", "rewards that found no pending decision"),
-    ("errors", "u64", "failures on the decision path that were survived"),
+    ("errors", "u64", "failures on the decision path that were handled"),
     ("lock_timeouts", "u64", "calls that gave up on the process-local lock"),
     ("refreshes", "u64", "times new weights were taken"),
     ("refresh_misses", "u64", "times a slot was being written and the decision kept the weights it had"),

@@ -35,7 +35,7 @@ class Batcher:
         self._undelivered = undelivered
         self._waiting: list[tuple[Request, asyncio.Future[Any]]] = []
         self.callers = 0
-        """How many may ask at the same time; with one there is nobody to wait for. Kept by the owner."""
+        """How many may ask at the same time; with one there is nobody to wait for. SavedState by the owner."""
 
     async def decide(self, key: str, observation: Any, territory_id: str = "") -> Any:
         """The decision for one request. Raises what deciding it raised."""

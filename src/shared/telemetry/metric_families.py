@@ -221,7 +221,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                ("lane", "gate"), _decisions),
         Family("tandem_decision_duration_seconds", "histogram", "Time from observation to decision.",
                "`lane.<k>.latency_<i>`, `lane.<k>.latency_sum_ns`", ("lane",), _durations),
-        _lane("tandem_decision_errors", "counter", "Failures on the decision path that were survived.", "errors"),
+        _lane("tandem_decision_errors", "counter", "Failures on the decision path that were handled.", "errors"),
         _lane("tandem_decision_version", "gauge", "Version that made the lane's newest decision.", "version"),
         _lane("tandem_decision_lock_timeouts", "counter", "Calls that gave up on the process-local lock.",
               "lock_timeouts"),

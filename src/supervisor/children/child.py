@@ -80,7 +80,7 @@ class Child:
         self._next_start = 0.0
         self._kill_at = 0.0
         self._next_weighing = 0.0
-        self._stop_family: list[process_tree.Identity] = []
+        self._stop_tree: list[process_tree.Identity] = []
         self._log_start = 0
 
     @property
@@ -186,12 +186,12 @@ class Child:
             self._replace(now, f"took {megabytes:.0f} MB of memory, more than {self.settings.memory_limit}")
 
     def _turn_stopping(self, now: float) -> None:
-        left = self.alive or any(start_ticks(pid) == ticks for pid, ticks in self._stop_family)
+        left = self.alive or any(start_ticks(pid) == ticks for pid, ticks in self._stop_tree)
         if left and now < self._kill_at:
             return
         if left:
             log.warning("%s: not stopped within %g s; killed", self.name, self.settings.stop_grace)
-        self._kill_family(self._stop_family)
+        self._kill_tree(self._stop_tree)
         self._reap()
         self.state = "stopped"
         log.info("%s: stopped", self.name)
@@ -204,19 +204,19 @@ class Child:
         """Ask the process and its group to end; `turn` kills what is left after the grace time."""
         if self.state in ("stopped", "stopping"):
             return
-        self._stop_family = []
+        self._stop_tree = []
         if not self.alive:
             self._reap()
             self.state = "stopped"
             return
-        self._stop_family = process_tree.members(self.pid, self.ticks)
+        self._stop_tree = process_tree.members(self.pid, self.ticks)
         self._kill_at = now + self.settings.stop_grace
         self.state = "stopping"
         self._signal_group(signal.SIGTERM)
         # A stopped process would never see the request.
         self._signal_group(signal.SIGCONT)
 
-    def hurry(self) -> None:
+    def cut_short(self) -> None:
         """Cut the grace time of a stop short."""
         self._kill_at = 0.0
 
@@ -231,7 +231,7 @@ class Child:
             # Nothing was alive to be stopped.
             self.state = "stopping"
 
-    def excuse(self, now: float) -> None:
+    def measure_anew(self, now: float) -> None:
         """Measure progress from now on: the supervisor itself, or the machine, stood still."""
         self._watched_since = now
 
@@ -245,18 +245,18 @@ class Child:
             except PermissionError:
                 log.error("%s: process %d may not be signalled", self.name, self.pid)
 
-    def _kill_family(self, known: Sequence[process_tree.Identity] = ()) -> None:
+    def _kill_tree(self, known: Sequence[process_tree.Identity] = ()) -> None:
         process_tree.kill(sorted({*process_tree.members(self.pid, self.ticks), *known}))
 
     def _replace(self, now: float, why: str) -> None:
         log.error("%s: process %d %s; killed", self.name, self.pid, why)
-        self._kill_family(process_tree.members(self.pid, self.ticks))
+        self._kill_tree(process_tree.members(self.pid, self.ticks))
         self._reap()
         self._failed(now, why)
 
     def _died(self, now: float, when: str) -> None:
         # The rest of its group may still hold the port or the lane.
-        self._kill_family()
+        self._kill_tree()
         status = self._reap()
         how = "ended"
         if status is not None:

@@ -2,7 +2,7 @@
 
 Rotation copies and truncates: the child goes on writing through its own descriptor (opened for appending), whether or
 not a supervisor is there. What is written between copy and truncation is lost. A file system that refuses costs log
-lines and nothing else: the failure is remembered in `trouble` and tried again later.
+lines and nothing else: the failure is remembered in `fault` and tried again later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LogFile:
         self.path = path
         self.max_bytes = max_bytes
         self.files = files
-        self.trouble = ""
+        self.fault = ""
         """What the file system refused at the last attempt; empty if all was well."""
         self.failures = 0
         """How often it refused."""
@@ -55,7 +55,7 @@ class LogFile:
         except OSError as error:
             self._refused(f"cannot be opened ({error.strerror}): nothing is logged until the process is restarted")
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self.trouble = ""
+        self.fault = ""
         self.hold(descriptor)
         return descriptor
 
@@ -82,7 +82,7 @@ class LogFile:
         os.dup2(opened, descriptor)
         os.close(opened)
         self.hold(descriptor)
-        self.trouble = ""
+        self.fault = ""
 
     @property
     def is_lost(self) -> bool:
@@ -117,7 +117,7 @@ class LogFile:
             if size > 2 * self.max_bytes:
                 self._cut_off()
             return False
-        self.trouble = ""
+        self.fault = ""
         return True
 
     def _rotate(self, size: int) -> None:
@@ -161,10 +161,10 @@ class LogFile:
             os.ftruncate(self._held, 0)
 
     def _refused(self, what: str, count: bool = True) -> None:
-        if count or not self.trouble:
+        if count or not self.fault:
             self.failures += 1
-        self.trouble = f"{self.path} {what}"
-        self._warn.warning(log, "%s", self.trouble)
+        self.fault = f"{self.path} {what}"
+        self._warn.warning(log, "%s", self.fault)
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")

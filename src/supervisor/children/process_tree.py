@@ -72,7 +72,7 @@ def members(leader: int, ticks: int) -> list[Identity]:
     while ours > 0:
         found.discard(ours)
         ours = parents.get(ours, 0)
-    # Nobody in the family is older than its leader: an older process only shares a number with it.
+    # Nobody in the tree is older than its leader: an older process only shares a number with it.
     return [(pid, started[pid]) for pid in sorted(found) if started[pid] >= ticks]
 
 

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def sweep(instance: str, dry_run: bool = False) -> str:
     """Remove a dead instance's segments; what was done, in words.
 
-    Raises NotKept if they had to be left in place, ForeignFile if they are another user's.
+    Raises NotSaved if they had to be left in place, ForeignFile if they are another user's.
     """
     try:
         lock = InstanceLock(instance)
@@ -66,7 +66,7 @@ def sweep(instance: str, dry_run: bool = False) -> str:
         if dry_run:
             return "dead; would be removed"
         try:
-            return "; ".join(cleanup.put_away(instance, other_layout=True)) or "removed its lock"
+            return "; ".join(cleanup.clean_up(instance, other_layout=True)) or "removed its lock"
         except cleanup.InUse as error:
             return f"lives (somebody uses {', '.join(error.held)})"
 

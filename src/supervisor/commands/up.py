@@ -68,9 +68,9 @@ def run(options: argparse.Namespace) -> int:
     except (TandemError, OSError) as error:
         if not supervisor.stopping:
             logging.getLogger(__name__).error("%s", error)
-            report({"failed": "\n".join(filter(None, (str(error), supervisor.not_kept)))})
+            report({"failed": "\n".join(filter(None, (str(error), supervisor.not_saved)))})
             return 1
-    return 1 if supervisor.not_kept else 0
+    return 1 if supervisor.not_saved else 0
 
 
 def absolute(path: str | None) -> str:

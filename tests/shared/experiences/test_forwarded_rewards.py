@@ -286,7 +286,7 @@ def test_what_waits_survives_a_stop(toy_instance: Callable[..., Any], tmp_path: 
     """A reward that was acknowledged and not collected when the instance was stopped counts after the next start."""
     from tandem.shared.instance import Instance, create_instance
     from tandem.shared.memory.segments import remove_instance
-    from tandem.shared.saved_state import keep
+    from tandem.shared.saved_state import save
 
     instance = toy_instance()
     owner, other = two_lanes(instance)
@@ -294,7 +294,7 @@ def test_what_waits_survives_a_stop(toy_instance: Callable[..., Any], tmp_path: 
     assert other.update_pending_reward("x", 0.5) is not None
     owner.close()
     other.close()
-    keep(instance.control, instance.data_dir / "kept")
+    save(instance.control, instance.data_dir / "kept")
     remove_instance(instance.name)
     create_instance(instance.name, instance.config)
     again = Instance(instance.name)

@@ -123,7 +123,7 @@ def test_an_excused_child_gets_a_new_timeout(make_child: Make, turn_until: Turn)
     child.start(time.monotonic())
     turn_until(child, "running")
     later = time.monotonic() + 6.0
-    child.excuse(later)
+    child.measure_anew(later)
     child.turn(later)
     assert child.state == "running"
     child.turn(later + 5.5)
@@ -276,7 +276,7 @@ def test_a_child_whose_log_cannot_be_written_runs_without_one(
     child.output.path = tmp_path / "folder" / "child.log"
     child.start(time.monotonic())
     turn_until(child, "running")
-    assert "cannot be opened" in child.output.trouble
+    assert "cannot be opened" in child.output.fault
     os.kill(child.pid, signal.SIGKILL)
     turn_until(child, "backoff")
     turn_until(child, "running")

@@ -84,7 +84,7 @@ def test_a_rotation_that_is_refused_changes_nothing_and_is_tried_again(tmp_path:
     (tmp_path / "a.log.new").mkdir()
     assert not log.rotate()
     assert log.failures == 1
-    assert "cannot be rotated" in log.trouble
+    assert "cannot be rotated" in log.fault
     assert (tmp_path / "a.log.1").read_bytes() == b"o" * 100
     assert log.path.read_bytes() == b"x" * 150
     assert not log.rotate(), "it is not tried at each turn"
@@ -92,7 +92,7 @@ def test_a_rotation_that_is_refused_changes_nothing_and_is_tried_again(tmp_path:
     (tmp_path / "a.log.new").rmdir()
     log._retry_at = 0.0
     assert log.rotate()
-    assert log.trouble == ""
+    assert log.fault == ""
     assert (tmp_path / "a.log.1").read_bytes() == b"x" * 100
     assert (tmp_path / "a.log.2").read_bytes() == b"o" * 100
 
@@ -133,12 +133,12 @@ def test_a_removed_log_still_stays_small(tmp_path: Path) -> None:
     for _ in range(3):
         assert not log.rotate()
     assert os.fstat(writer).st_size == 0
-    assert "removed" in log.trouble
+    assert "removed" in log.fault
     assert log.failures == 1
     log.take_over(writer)
     os.write(writer, b"back")
     assert log.path.read_bytes() == b"back"
-    assert (log.is_lost, log.trouble) == (False, "")
+    assert (log.is_lost, log.fault) == (False, "")
     log.release()
     os.close(writer)
 
@@ -150,5 +150,5 @@ def test_who_cannot_log_writes_to_nowhere(tmp_path: Path) -> None:
     descriptor = log.open_or_discard()
     os.write(descriptor, b"x" * 1000)
     os.close(descriptor)
-    assert "cannot be opened" in log.trouble
+    assert "cannot be opened" in log.fault
     assert (log.rotate(), log.size(), log.tail(), next(follow(log.path, 0))) == (False, 0, [], b"")

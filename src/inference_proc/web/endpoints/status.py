@@ -70,9 +70,9 @@ class Rest:
         service, engine = self._service, self._service.engine
         if not service.started:
             return JSON({"status": "starting", "timestamp": time.time()}, 503)
-        troubles = engine.troubles()
+        reasons = engine.troubles()
         body: dict[str, Any] = {
-            "status": "degraded" if troubles else "healthy",
+            "status": "degraded" if reasons else "healthy",
             "timestamp": time.time(),
             "ai_engine": "running",
             "neural_network": "ready",
@@ -90,8 +90,8 @@ class Rest:
                 "threads": self._process.num_threads(),
             },
         }
-        if troubles:
-            body["reasons"] = troubles
+        if reasons:
+            body["reasons"] = reasons
         notices = [] if engine.control is None else learning_notices(engine.control)
         if notices:
             body["notices"] = notices
