@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -262,6 +264,36 @@ def test_the_test_of_sizes_can_fail(source: str) -> None:
 def test_a_defence_is_heard() -> None:
     """The comment stands right above, decorators included, and names the right limit."""
     assert not too_large("# Many parameters: a record's columns.\n@x\ndef f(a, b, c, d, e, f, g, h): ...")
+
+
+def named_elsewhere() -> dict[str, list[str]]:
+    """Modules (patterns) whose tests CONTRIBUTING.md names, and the files that it names."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where the tests of a module are")[2]
+    found = {}
+    for entry in re.findall(r"^- (.*?)(?=^- |\Z)", page, re.MULTILINE | re.DOTALL):
+        modules, files = entry.split(":", 1)
+        for name in re.findall(r"`(.*?)`", modules):
+            before, _, inner = name.partition("{")
+            names = [before + part for part in inner.rstrip("}").split(",")] if inner else [name]
+            found.update(dict.fromkeys(names, re.findall(r"`(.*?)`", files)))
+    return found
+
+
+def test_every_module_has_a_test_file() -> None:
+    """Of its name, or CONTRIBUTING.md says which takes its place; nothing there is out of date."""
+    elsewhere, used = named_elsewhere(), set()
+    for path in MODULES:
+        module = path.relative_to(SRC).with_suffix("")
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        if (ROOT / "tests" / module.parent / f"test_{module.name}.py").exists():
+            continue
+        fits = [name for name in elsewhere if fnmatch.fnmatch(module.as_posix(), name)]
+        assert fits, f"{module} has no test file of its name, and CONTRIBUTING.md does not say where its tests are"
+        used.update(fits)
+    assert set(elsewhere) == used
+    missing = {file for files in elsewhere.values() for file in files if not (ROOT / "tests" / file).is_file()}
+    assert missing == set()
 
 
 @pytest.mark.parametrize(
