@@ -121,7 +121,7 @@ _TRAINER: list[Field] = [
     (
         "trainer.still_in_row",
         "u64",
-        "successful steps in a row that moved the parameters not at all or by momentum only",
+        "successful steps in a row that moved no parameter but by momentum",
     ),
     ("trainer.unsampled_ticks", "u64", "ticks in a row without a batch, although enough new experiences had come in"),
     ("trainer.unsampled", "u64", "experiences that had come in since the last batch, at the newest of these ticks"),
