@@ -105,7 +105,7 @@ class Learning:
         self.records = record_layout(application)
         model = seeded_model(application, seed)
         self.model = model
-        self.learner = load_learner(config.learner)(model, application.heads, config)
+        self.learner = load_learner(config.learner, model=model)(model, application.heads, config)
         self.policy = Policy(model, seed=seed + 1000)
         self.encode = application.encode
         self.buffer = Buffer(self.records.record, config.buffer_capacity, seed + 2000)

@@ -66,7 +66,7 @@ def run(rounds: int, steps: int, model: str) -> dict[str, Any]:
         rows = trainer.buffer.reader.sample(config.batch_size)
         batch = make_batch(rows, training_rewards(rows, config), torch.device("cpu"))
         own = instance.application.build_model()
-        learner = load_learner(config.learner)(own, instance.application.heads, config)
+        learner = load_learner(config.learner, model=own)(own, instance.application.heads, config)
         arms: dict[str, Callable[[], Any]] = {
             "bare": bare_step(instance.application.build_model(), batch, config.learning_rate),
             "learner": lambda: learner.step(batch),

@@ -71,7 +71,7 @@ class CoupledTrainer:
         self._good = copied_state(self._learner)
 
     def _build_learner(self, model: torch.nn.Module) -> Learner:
-        learner: Learner = load_learner(self._config.learner, self._instance.config.folder)(
+        learner: Learner = load_learner(self._config.learner, self._instance.config.folder, model)(
             model, self._instance.application.heads, self._config
         )
         return learner

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import ApplicationError
 from .features import PlainFeatures
+from .models.default import DefaultModel
 from .modules import describe, import_beside
 
 if TYPE_CHECKING:
@@ -98,12 +99,15 @@ class RewardCalculator(Protocol):
 
 _PLAIN = PlainFeatures(())
 """The default of `encode`, until the features are known."""
+_DEFAULT = DefaultModel(0, ())
+"""The default of `build_model`, until features and heads are known."""
 
 
 @dataclass(frozen=True)
 class Application:
     """The parts that a configuration plugs into the core.
 
+    Without `build_model` the application gets a model that fits its heads (`shared.models.default`).
     `build_model()` returns a `torch.nn.Module` whose `forward(observations: float32[B, F])` returns one tensor of
     logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the logit
     `MASKED`. If the module also has a method `infer(features: float32[F])` that returns the same logits as one numpy
@@ -128,7 +132,7 @@ class Application:
     name: str
     features: tuple[str, ...]
     heads: tuple[ActionHead, ...]
-    build_model: Callable[[], torch.nn.Module]
+    build_model: Callable[[], torch.nn.Module] = _DEFAULT
     encode: Callable[[Any], NDArray[np.float32]] = _PLAIN
     build_gate: Callable[[], Gate] | None = None
     build_reward: Callable[[], RewardCalculator] | None = None
@@ -140,6 +144,9 @@ class Application:
     reward_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.build_model, DefaultModel):
+            sizes = [head.size for head in self.heads]
+            object.__setattr__(self, "build_model", DefaultModel(len(self.features), sizes))
         if isinstance(self.encode, PlainFeatures):
             object.__setattr__(self, "encode", PlainFeatures(self.features))
         if self.reward_range is None:

@@ -71,12 +71,22 @@ class Learner(Protocol):
         """Take back what `state` gave. Raises KeyError or ValueError if it is another learner's."""
 
 
-def load_learner(name: str, folder: Path | str = ".") -> Any:
+_LEARNERS = {
+    "reward_regression": "tandem.trainer_proc.reward_regression:RewardRegression",
+    "policy_gradient": "tandem.trainer_proc.learner:PolicyGradient",
+}
+
+
+def load_learner(name: str, folder: Path | str = ".", model: torch.nn.Module | None = None) -> Any:
     """The learner class that `module:attribute` names; the module may lie beside the configuration, in `folder`.
+
+    `auto` chooses by the model: reward_regression for one that estimates rewards, else policy_gradient.
 
     Raises ApplicationError saying which part is wrong.
     """
-    module_name, colon, attribute = name.partition(":")
+    if name == "auto":
+        name = "reward_regression" if getattr(model, "estimates_rewards", False) else "policy_gradient"
+    module_name, colon, attribute = _LEARNERS.get(name, name).partition(":")
     if not colon or not module_name or not attribute.isidentifier():
         raise ApplicationError(f"trainer.learner: {name!r} is not of the form module:attribute")
     module = import_beside("trainer.learner", module_name, Path(folder))

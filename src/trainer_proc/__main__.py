@@ -46,7 +46,8 @@ def warm_up(trainer: ContinuousTrainer) -> None:
 def _step_on_zeros(trainer: ContinuousTrainer) -> None:
     model = seeded_model(trainer.instance.application, 0).to(trainer.device)
     heads: tuple[ActionHead, ...] = trainer.instance.application.heads
-    learner = load_learner(trainer.config.learner, trainer.instance.config.folder)(model, heads, trainer.config)
+    kind = load_learner(trainer.config.learner, trainer.instance.config.folder, model)
+    learner = kind(model, heads, trainer.config)
     rows, device = trainer.config.batch_size, trainer.device
     learner.step(
         Batch(

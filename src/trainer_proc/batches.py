@@ -27,10 +27,10 @@ class Batches:
         self._device = device
         self.rows: NDArray[Any] | None = None
 
-    def draw(self, config: ContinuousTrainingConfig) -> NDArray[Any] | None:
-        """The next batch of records, or None if there are too few to train on."""
+    def draw(self, config: ContinuousTrainingConfig, size: int = 0) -> NDArray[Any] | None:
+        """The next batch of records, `size` or `batch_size` of them, or None if there are too few to train on."""
         reader = self._reader
-        rows = reader.sample(config.batch_size)
+        rows = reader.sample(size or config.batch_size)
         self._control.set("metrics.total_sampled", reader.sampled)
         self._control.set("metrics.torn_rows", reader.torn)
         self.rows = None

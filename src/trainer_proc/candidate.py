@@ -200,7 +200,7 @@ class Candidate:
         self.flat.flat.copy_(self._staging)
 
     def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self.config.learner, self.instance.config.folder)(
+        learner: Learner = load_learner(self.config.learner, self.instance.config.folder, self.flat.model)(
             self.flat.model, self.instance.application.heads, self.config
         )
         return learner

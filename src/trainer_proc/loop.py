@@ -37,6 +37,12 @@ class Work(Protocol):
     def look(self) -> None:
         """Take in what became of the decisions."""
 
+    def is_early(self) -> bool:
+        """True if a tick should come before its time."""
+
+    def plan_tick(self) -> int:
+        """Steps of the tick that begins now."""
+
     def train_step(self) -> bool:
         """One step; False if there was nothing to train on or the candidate was refused."""
 
@@ -99,14 +105,19 @@ class TrainingLoop:
         """Tick until a stop is asked for. Raises TrainerFailed after `max_failures` failed steps in a row."""
         work = self._work
         next_tick = time.monotonic() + work.config.training_interval
+        next_early = 0.0
         while not self._stopping:
             self.beat()
             now = time.monotonic()
-            if self._control.get("command.pause") or now < next_tick:
+            is_early = now < next_tick and now >= next_early and work.is_early()
+            if self._control.get("command.pause") or (now < next_tick and not is_early):
                 time.sleep(max(0.0, min(_SLICE, next_tick - now)) or _SLICE)
                 continue
             work.look()
-            for _ in range(work.config.steps_per_interval):
+            next_early = now + work.config.early_interval
+            if is_early:
+                next_tick = now
+            for _ in range(work.plan_tick()):
                 if not self.tick() or self._stopping:
                     break
                 self.beat()

@@ -33,6 +33,7 @@ from .devices import choose_device
 from .guards.decision_watch import DecisionWatch
 from .guards.intake import Intake
 from .loop import TrainerFailed, TrainingLoop
+from .pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class ContinuousTrainer:
         self._resume()
         self.metrics = TrainingMetrics(self.control)
         self.watch = LearningWatch(self.control, self.flat)
+        self._pace = Pace(self.control) if hasattr(self.learner, "experiences") else None
+        self._batch_size = 0
+        self._tell_at = 0.0
         self._commands = Commands(self)
         self._warn = RateLimit(10.0)
         self.loop = TrainingLoop(self, self.control, self.metrics)
@@ -128,9 +132,20 @@ class ContinuousTrainer:
         """Carry out what an operator asked for, if anything."""
         self._commands.poll()
 
+    def is_early(self) -> bool:
+        """True if so much is new that the next tick should not wait for its time."""
+        return self._pace is not None and self._pace.is_early()
+
+    def plan_tick(self) -> int:
+        """Steps of the tick that begins now: `steps_per_interval`, or, where the data set the pace, by what is new."""
+        if self._pace is None:
+            return self.config.steps_per_interval
+        steps, self._batch_size = self._pace.plan(self.config)
+        return steps
+
     def train_step(self) -> bool:
         """Sample, train, guard, publish and record once. False if it was skipped or the candidate refused."""
-        rows = self._batches.draw(self.config)
+        rows = self._batches.draw(self.config, self._batch_size)
         if rows is None:
             self.metrics.count("skipped_steps")
             self.watch.skipped(self.buffer.reader.size(), self.config.min_batch_size)
@@ -138,6 +153,8 @@ class ContinuousTrainer:
         started = time.perf_counter()
         rewards = self._batches.rewards(rows, self.config)
         batch = self._batches.tensors(rows, rewards)
+        if self._pace is not None:
+            self.learner.experiences = min(self._pace.total(), self.buffer.reader.size())  # type: ignore[attr-defined]
         result = self.candidate.step(batch)
         fault = self.candidate.find_fault(batch.observations)
         if fault is not None:
@@ -157,8 +174,18 @@ class ContinuousTrainer:
         self.candidate.remember_good()
         # Another slot than the one that was published into.
         self.watch.trained(result.loss, in_force)
-        _tell(row, len(rows))
+        self._tell(row, len(rows))
         return True
+
+    def _tell(self, row: dict[str, float], size: int) -> None:
+        """A line for each step; where the data set the pace, one a second at level info."""
+        level = logging.INFO
+        if self._pace is not None:
+            self._pace.took(row["step_ms"] / 1e3)
+            now = time.monotonic()
+            level = logging.INFO if now >= self._tell_at else logging.DEBUG
+            self._tell_at = now + 1.0 if level == logging.INFO else self._tell_at
+        _tell(row, size, level)
 
     def step_failed(self) -> None:
         """The step raised: go back to what was before it."""
@@ -289,10 +316,10 @@ class ContinuousTrainer:
         log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
 
 
-def _tell(row: dict[str, float], size: int) -> None:
+def _tell(row: dict[str, float], size: int, level: int = logging.INFO) -> None:
     """One line for a step, from its row of the history."""
-    log.info(
-        "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
+    log.log(
+        level, "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
         row["version"], row["loss"], row["reward"], size, row["step_ms"],
         extra={"data": {name: value for name, value in row.items() if name not in ("version", "time", "event")}},
     )  # fmt: skip

@@ -59,9 +59,17 @@ class ContinuousTrainingConfig:
     )
     enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
     steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, reloadable=True)
-    learner: str = setting(
-        "tandem.trainer_proc.learner:PolicyGradient", "the learner, as module:attribute", check=value_checks.learner
+    update_to_data: float = setting(
+        32.0, "reward_regression: samples trained on for each new experience", at_least=0, reloadable=True
     )
+    early_interval: float = setting(
+        0.05, "reward_regression: seconds between two ticks, at least, when many new experiences wait", above=0,
+        reloadable=True,
+    )  # fmt: skip
+    learner: str = setting(
+        "auto", "auto (reward_regression for the default model of one head, else policy_gradient), one of these, or "
+        "your own as module:attribute", check=value_checks.learner,
+    )  # fmt: skip
     learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, reloadable=True)
     entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, reloadable=True)
     entropy_floor: float = setting(

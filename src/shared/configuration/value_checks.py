@@ -23,10 +23,17 @@ def module(value: str) -> str:
     return "is not a module name such as 'lights' or 'shop.lights' (without .py)"
 
 
+LEARNERS = ("auto", "reward_regression", "policy_gradient")
+"""Learners that need no module:attribute."""
+_NO_LEARNER = f"is not of the form module:attribute (or one of {', '.join(LEARNERS)})"
+
+
 def learner(value: str) -> str:
-    """A module and what to take of it."""
+    """A module and what to take of it, or one of the project's own."""
+    if value in LEARNERS:
+        return ""
     name, colon, attribute = value.partition(":")
-    return "" if colon and not module(name) and attribute.isidentifier() else "is not of the form module:attribute"
+    return "" if colon and not module(name) and attribute.isidentifier() else _NO_LEARNER
 
 
 def folder(value: str) -> str:

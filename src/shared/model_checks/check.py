@@ -273,7 +273,7 @@ class _Check:
 
     def _train(self, own_process: bool) -> Trial:
         """Two steps of the configured learner on `second`, with decisions in between."""
-        learner = load_learner(self.config.learner, self.folder)
+        learner = load_learner(self.config.learner, self.folder, self.second.model)
         trial = Trial(self.application, self.config, self.observations, lambda rows: self._logits(self.first, rows))
         before = {name: bool(torch.isfinite(value).all()) for name, value in self._trainable()}
 

@@ -16,13 +16,16 @@ _KEPT = 16
 
 
 class ParameterArrays:
-    """`arrays()` gives the parameters by name as numpy arrays on the memory where they lie now; do not write to them.
+    """`arrays()` gives the parameters (with `buffers` the buffers) by name as numpy arrays on the memory where they lie
+    now; do not write to them.
 
     Keep one on the module, made at the end of its `__init__`. The parameters must be on the CPU.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._parameters = dict(module.named_parameters())
+    def __init__(self, module: torch.nn.Module, buffers: bool = False) -> None:
+        self._parameters: dict[str, torch.Tensor] = dict(
+            module.named_buffers() if buffers else module.named_parameters()
+        )
         self._kept: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
 
     def __call__(self) -> dict[str, NDArray[Any]]:

@@ -125,7 +125,12 @@ class PublishGuard:
 
     def _collapse(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
         limit = self.config.guard_min_entropy
-        if not limit or self._entropy(observations[:_GLANCE]) >= 2 * limit:
+        # A model that estimates rewards never gives a choice up, however sure it is.
+        if (
+            not limit
+            or getattr(self.flat.model, "estimates_rewards", False)
+            or self._entropy(observations[:_GLANCE]) >= 2 * limit
+        ):
             return None
         after = self._entropy(observations)
         if not math.isfinite(after):

@@ -1,0 +1,1 @@
+"""The models that an application gets which brings none of its own."""

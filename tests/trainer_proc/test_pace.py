@@ -1,0 +1,76 @@
+"""How much a tick trains."""
+
+from __future__ import annotations
+
+from tandem.shared.configuration.config import ContinuousTrainingConfig
+from tandem.trainer_proc.pace import Pace
+
+
+class Lanes:
+    """A control segment's counts of completed experiences."""
+
+    def __init__(self) -> None:
+        self.head = 0
+
+    def get(self, name: str) -> int:
+        """The field's value: two lanes, the second one empty."""
+        return {"lanes": 2, "lane.0.head": self.head, "lane.1.head": 0}[name]
+
+
+CONFIG = ContinuousTrainingConfig()
+
+
+def ticks(lanes: Lanes, pace: Pace, new: int, count: int, config: ContinuousTrainingConfig = CONFIG) -> list[int]:
+    """Samples that each of `count` ticks trains on, with `new` experiences between two."""
+    found = []
+    for _ in range(count):
+        lanes.head += new
+        steps, batch = pace.plan(config)
+        found.append(steps * batch)
+    return found
+
+
+def test_the_data_set_the_pace() -> None:
+    """32 samples for each new experience, on average, whatever the rate."""
+    for new in (50, 200, 1000):
+        lanes = Lanes()
+        found = ticks(lanes, Pace(lanes), new, 20)  # type: ignore[arg-type]
+        assert 0.9 < sum(found) / (20 * new * CONFIG.update_to_data) < 1.1
+
+
+def test_where_time_is_short_batches_grow_before_steps_are_lost() -> None:
+    """With steps of 50 ms at most ten fit into half a second."""
+    lanes = Lanes()
+    pace = Pace(lanes)  # type: ignore[arg-type]
+    pace.step_seconds = 0.05
+    lanes.head = 1000
+    steps, batch = pace.plan(CONFIG)
+    assert steps <= 10
+    assert batch > CONFIG.batch_size
+    assert steps * batch > 0.8 * 1000 * CONFIG.update_to_data
+    assert ticks(lanes, pace, 100_000, 1)[0] <= 10 * 4096
+
+
+def test_one_step_a_tick_at_least_and_none_when_nothing_is_new() -> None:
+    """A single new experience is worth a step; after some ticks without any there is none."""
+    lanes = Lanes()
+    pace = Pace(lanes)  # type: ignore[arg-type]
+    assert all(samples > 0 for samples in ticks(lanes, pace, 1, 10))
+    assert ticks(lanes, pace, 0, 10)[-1] == 0
+    assert ticks(lanes, pace, 1, 1)[0] > 0
+
+
+def test_a_tick_comes_early_while_there_are_few_experiences() -> None:
+    """Eight of the first, and three in a hundred later on."""
+    lanes = Lanes()
+    pace = Pace(lanes)  # type: ignore[arg-type]
+    lanes.head = 7
+    assert not pace.is_early()
+    lanes.head = 8
+    assert pace.is_early()
+    lanes.head = 10_000
+    pace.plan(CONFIG)
+    lanes.head = 10_300
+    assert not pace.is_early()
+    lanes.head = 10_320
+    assert pace.is_early()
