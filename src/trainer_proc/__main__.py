@@ -24,7 +24,7 @@ from ..shared.memory.ownership import be_private
 from ..shared.memory.segments import instance_name
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.weights.publisher import claim_trainer
-from .devices import make_deterministic, yield_to_server
+from .devices import fit_threads, make_deterministic, yield_to_server
 from .tensorboard import event_files
 from .trainer import ContinuousTrainer
 
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed = None if config.seed < 0 else config.seed
         buffer = ExperienceReplayBuffer(instance, seed=seed)
         trainer = ContinuousTrainer(instance.build_model(), buffer)
+        fit_threads(config, trainer.flat.layout.data_bytes)
         warm_up(trainer)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: trainer.request_stop())

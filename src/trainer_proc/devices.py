@@ -12,6 +12,9 @@ from ..shared.errors import TandemError
 
 log = logging.getLogger(__name__)
 
+_SMALL_BYTES = 2_000_000
+"""Models below this are computed by one thread."""
+
 
 def choose_device(name: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`. Raises TandemError if CUDA is asked for and not there."""
@@ -35,6 +38,15 @@ def yield_to_server(config: ContinuousTrainingConfig) -> None:
     except OSError as error:
         log.warning("the trainer stays on every core: %s", error)
     torch.set_num_threads(config.threads or (1 if config.deterministic else len(cores)))
+
+
+def fit_threads(config: ContinuousTrainingConfig, weights_bytes: int) -> None:
+    """Train a small model on one thread, unless `threads` says otherwise: sharing its work out takes longer than it.
+
+    `weights_bytes` is the size of the model.
+    """
+    if not config.threads and weights_bytes < _SMALL_BYTES:
+        torch.set_num_threads(1)
 
 
 def make_deterministic() -> None:
