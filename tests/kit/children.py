@@ -344,12 +344,16 @@ def kill_writers(name: str, lane: str, kills: int, seed: int) -> dict[str, int]:
     rng = np.random.default_rng(seed)
     lost = torn = missing = unbalanced = previous = 0
     for _ in range(kills):
+        head, deadline = made.control.get("lane.0.head"), time.monotonic() + 10.0
         pid = os.fork()
         if pid == 0:
             fresh()
             write_mixed(name, lane)
             os._exit(0)
-        time.sleep(float(rng.uniform(0.002, 0.008)))
+        # On a busy machine the writer may take long to begin: a kill before that would find nothing.
+        while made.control.get("lane.0.head") == head and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        time.sleep(float(rng.uniform(0.0, 0.006)))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         end = made.claim()
