@@ -28,6 +28,8 @@ from _bandit_live import play
 from _bandit_peers import PEERS, available, pool_of
 from _bandit_peers import play as play_peer
 from _bandit_report import TANDEM, Result, Table, plot, shown, summary, target, targets
+from _bandit_scenarios import SCENARIOS, Scenario
+from _bandit_scenarios import play as play_scenario
 from _bandit_sets import Classes, load, names
 from _kit import machine
 from tandem.shared.errors import MissingExtra, need_extra
@@ -192,10 +194,61 @@ def print_rates(line: dict[str, Any], as_json: bool) -> None:
     print("\n".join([*(f"  failed: {text}" for text in line["failures"]), f"  {shown(found)}"]), flush=True)
 
 
+def run_scenarios(options: argparse.Namespace, asked: list[str]) -> int:
+    """Play the scenarios and print; 1 if a play did not end."""
+    progress = Progress(len(asked) * options.seeds)
+    failed = 0
+    for name in asked:
+        scenario = SCENARIOS[name].faster(options.speed)
+        line: dict[str, Any] = {"scenario": name, "what": scenario.text, "lacks": scenario.lacks(), "seeds": []}
+        line |= {"rate": scenario.rate, "delay": scenario.delay, "timeout": scenario.timeout, "speed": options.speed}
+        line |= {"visits": min(options.decisions or scenario.visits, scenario.visits), "failures": []}
+        for seed in range(0 if line["lacks"] else options.seeds):
+            progress.say(f"{name}: seed {seed}, {line['visits']:,} visits at {scenario.rate:g}/s")
+            try:
+                line["seeds"].append(play_scenario(scenario, seed, line["visits"], options.changes))
+            except Exception as error:
+                line["failures"].append(f"seed {seed}: {error}")
+        progress.clear()
+        failed += len(line["failures"])
+        line["options"] = {**described(options), "rate": scenario.rate}
+        print_scenario(line, scenario, options.json)
+    return 1 if failed else 0
+
+
+def print_scenario(line: dict[str, Any], scenario: Scenario, as_json: bool) -> None:
+    """What one scenario gave, and its target if it has one."""
+    shares = [one["share"] for one in line["seeds"]]
+    line["share"] = statistics.fmean(shares) if shares and not line["failures"] else None
+    found = None
+    if scenario.goal is not None:
+        met = None if line["share"] is None else line["share"] >= scenario.goal
+        found = target(f"{line['scenario']}: share of the way from random to best", line["share"],
+                       f">= {scenario.goal:.2f}", met)  # fmt: skip
+    if as_json:
+        print("\n".join(json.dumps(one) for one in (line, found) if one is not None), flush=True)
+        return
+    print(f"{line['scenario']}: {line['what']}; {line['visits']:,} visits at {scenario.rate:g}/s")
+    if line["speed"] != 1:
+        low, high = scenario.delay
+        print(f"  scaled by --speed {line['speed']:g}: that rate, delays of {low:g} to {high:g} s, a timeout of"
+              f" {scenario.timeout:g} s; not the trainer, whose second stays a second")  # fmt: skip
+    if line["lacks"]:
+        print(f"  not available: this version has no {line['lacks']}")
+    for one in line["seeds"]:
+        peer = "" if one["thompson"] is None else f"; linear Thompson sampling {one['thompson']:.2f}"
+        print(f"  seed {one['seed']}: {one['share']:.2f} of the way{peer}"
+              f"; mean chance {one['mean_chance']:.3f}, oracle {one['oracle']:.3f}, no learning"
+              f" {one['no_learning']:.3f}")  # fmt: skip
+        print("    by twentieths:", " ".join(f"{part:.2f}" for part in one["parts"]))
+        print("   ", ", ".join(f"{name} {value}" for name, value in one["play"].items()))
+    print("\n".join([*(f"  failed: {text}" for text in line["failures"]), *([f"  {shown(found)}"] if found else [])]))
+
+
 def described(options: argparse.Namespace) -> dict[str, Any]:
     """What the figures were measured with."""
     return {
-        "rate": options.rate,
+        "rate": options.rates or options.rate,
         "seeds": options.seeds,
         "decisions": options.decisions or "all",
         "changed_settings": options.changes,
@@ -210,15 +263,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the sets and the scenarios")
     parser.add_argument("--rate", type=float, default=RATE, metavar="N", help=f"decisions a second ({RATE:g})")
     parser.add_argument("--rates", type=float, nargs="+", metavar="N", help="compare the regret at these rates")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"plays of each set ({SEEDS})")
+    parser.add_argument("--scenario", nargs="+", metavar="NAME", help="play these made-up worlds instead; or: all")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="N", help="scale the times of a scenario")
+    text = f"plays of each set ({SEEDS}) or scenario (1)"
+    parser.add_argument("--seeds", type=int, metavar="N", help=text)
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="no more than these of each pass")
     parser.add_argument("--no-peers", action="store_true", help="Tandem alone, while trying things")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change a setting")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--plot", metavar="FILE", help="draw the progressive reward of every set")
     options = parser.parse_args(arguments)
-    if options.rate <= 0 or min(options.rates or [1]) <= 0 or options.seeds < 1 or options.decisions < 0:
-        parser.error("rates must be above 0, seeds at least 1, decisions at least 0")
+    if options.seeds is None:
+        options.seeds = 1 if options.scenario else SEEDS
+    if min([options.rate, options.speed, *(options.rates or [])]) <= 0 or options.seeds < 1 or options.decisions < 0:
+        parser.error("rates and speed must be above 0, seeds at least 1, decisions at least 0")
+    if options.plot and (options.rates or options.scenario):
+        parser.error("--plot draws sets: it goes with neither --rates nor --scenario")
+    if options.scenario == ["all"]:
+        options.scenario = list(SCENARIOS)
+    for name in options.scenario or ():
+        if name not in SCENARIOS:
+            parser.error(f"there is no scenario {name!r} (there are {', '.join(SCENARIOS)}, all)")
     try:
         options.changes = changed(options.set)
     except ValueError as error:
@@ -245,8 +310,11 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         if options.list:
-            print("\n".join(names()))
+            print("\n".join(f"{name:<16}{scenario.text}" for name, scenario in SCENARIOS.items()))
+            print("\n".join(["", *names()]))
             return 0
+        if options.scenario:
+            return run_scenarios(options, options.scenario)
         if options.plot:
             need_extra("bench", "--plot", ("matplotlib",))
         asked = chosen(options)

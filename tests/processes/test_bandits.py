@@ -67,6 +67,22 @@ def test_a_set_is_played_with_every_seed_beside_linucb(small_set: Path) -> None:
     assert {"mean ratio to the best peer", "lowest ratio", "sign test against vw-squarecb"} <= set(figures)
 
 
+def test_a_scenario_tells_the_share_of_the_way_or_what_it_lacks() -> None:
+    """A share for each seed, between a choice by chance and the best; one that lacks a setting says which."""
+    done = bench("--json", "--scenario", "burst", "shop", "--decisions", "150", "--speed", "2")
+    assert done.returncode == 0, done.stderr
+    burst, shop, goal = map(json.loads, done.stdout.splitlines())
+    (play,) = burst["seeds"]
+    assert (burst["scenario"], burst["visits"], burst["rate"], burst["failures"]) == ("burst", 150, 200.0, [])
+    assert play["no_learning"] < play["mean_chance"] < play["oracle"]
+    assert len(play["parts"]) == 20
+    assert play["play"]["refused_steps"] == 0
+    assert set(goal) == {"figure", "value", "target", "met"}
+    assert (shop["lacks"] != "") == (shop["seeds"] == [])
+    assert shop["lacks"] or shop["timeout"] == 15.0
+    assert (goal["met"] is None) == bool(shop["lacks"])
+
+
 def test_a_set_that_is_not_there_is_refused() -> None:
     """By name, and nothing is played."""
     done = bench("--sets", "nowhere.npz")
