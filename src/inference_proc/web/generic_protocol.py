@@ -1,18 +1,17 @@
-"""What stands between the transport and an application: the message handler.
+"""The message handler of applications that bring no protocol of their own: `GenericHandler`.
 
-The transport (connection.py) moves frames; a handler gives them meaning. An application without a protocol of its
-own gets `GenericHandler`.
+The transport (websocket.py) moves frames; a handler gives them meaning (shared/messages/handler.py says how).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ...shared.application import ActionHead
+from ...shared.application import ActionHead, Application
 from ...shared.features import PlainFeatures
 from ...shared.messages.batcher import Batcher
 from ...shared.messages.envelope import (
@@ -25,53 +24,11 @@ from ...shared.messages.envelope import (
     write_error,
     write_reply,
 )
+from ...shared.messages.handler import Client, Decider, MessageHandler
 from ...shared.rate_limit import RateLimit
 from ...shared.values import FLOAT32_MAX
 
-if TYPE_CHECKING:
-    from ..engine import Engine
-    from ..static import StaticEngine
-
 log = logging.getLogger(__name__)
-
-
-class Client(Protocol):
-    """What a handler sees of a connection."""
-
-    id: str
-    """The client's name: from the path, or made up for an anonymous connection."""
-    named: bool
-    """True if the same client may come back under the same id."""
-    trusted: bool
-    """True if this client may change the instance (reset)."""
-    state: Any
-    """Free for the handler; None at first."""
-
-
-class MessageHandler(Protocol):
-    """Gives meaning to frames. All calls come from one event loop."""
-
-    supported: tuple[str, ...]
-    """The types of request that are understood."""
-    statistics: MessageStatistics
-
-    def connected(self, client: Client) -> bytes | None:
-        """A client is there. The frame returned greets it; an anonymous client is never greeted."""
-
-    def heartbeat(self, client: Client) -> bytes | None:
-        """The frame that a named client gets every now and then."""
-
-    async def handle(self, client: Client, frame: str | bytes) -> bytes | None:
-        """Answer one frame, or return None for a frame that gets no answer. Must not raise for anything in `frame`."""
-
-    def refuse(self, client: Client, frame: str | bytes, code: Code, text: str) -> bytes | None:
-        """The error frame for a frame that the transport turned down, or that `handle` raised on."""
-
-    def disconnected(self, client: Client) -> None:
-        """The connection is gone; called once for each `connected`."""
-
-    def panels(self) -> dict[str, Any]:
-        """What the dashboard's data should show besides the core's own figures."""
 
 
 class _Decide(msgspec.Struct):
@@ -105,22 +62,24 @@ _LONGEST_KEY = 256
 _NUMBERS = frozenset({int, float})
 
 
-class GenericHandler:
+class GenericHandler(MessageHandler):
     """The protocol of applications that bring none: `decide`, `reward`, `ping`.
 
     `{"type":"decide","key":"k","observation":[..]}` is answered with a `decision`,
     `{"type":"reward","key":"k","value":0.5}` with a `reward_response`. The
     fields may also stand in `data`. Keys belong to the instance, not to a connection. docs/protocol.md has the rest.
+    At most `max_batch` observations that arrive together are decided in one forward pass.
     """
 
     supported: tuple[str, ...] = ("decide", "reward", "ping")
 
-    def __init__(self, engine: Engine | StaticEngine) -> None:
-        self.engine = engine
+    def __init__(self, decider: Decider, application: Application, max_batch: int = 32) -> None:
         self.statistics = MessageStatistics()
-        self._batcher = Batcher(engine.decide_many, engine.config.inference.max_batch, engine.forget)
-        self._heads = engine.application.heads
-        self._is_plain = isinstance(engine.application.encode, PlainFeatures)
+        self._decider = decider
+        self._batcher = Batcher(decider.decide_many, max_batch, decider.forget)
+        self._features = application.features
+        self._heads = application.heads
+        self._is_plain = isinstance(application.encode, PlainFeatures)
         self._has_labels = any(head.labels for head in self._heads)
         self._warn = RateLimit(10.0)
 
@@ -134,7 +93,7 @@ class GenericHandler:
         return None
 
     def disconnected(self, client: Client) -> None:
-        """Nothing is kept for a connection."""
+        """A connection has no state here."""
         self._batcher.callers -= 1
 
     def panels(self) -> dict[str, Any]:
@@ -165,7 +124,7 @@ class GenericHandler:
 
     async def _answer(self, request: Request, frame: str | bytes) -> tuple[str, Any]:
         if request.type == "ping":
-            return "pong", {"modelVersion": self.engine.model_version}
+            return "pong", {"modelVersion": self._decider.model_version}
         if request.type == "decide":
             return "decision", await self._decide(self._fields(request, frame, _Decide))
         if request.type == "reward":
@@ -174,7 +133,7 @@ class GenericHandler:
 
     async def _decide(self, decide: _Decide) -> _Answer:
         if self._is_plain:
-            _check_numbers(decide.observation, self.engine.application.features)
+            _check_numbers(decide.observation, self._features)
         try:
             decision = await self._batcher.decide(decide.key, decide.observation)
         except ValueError as error:
@@ -198,7 +157,7 @@ class GenericHandler:
         if not abs(reward.value) <= FLOAT32_MAX:
             raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{FLOAT32_MAX:g})")
         try:
-            matched = self.engine.reward(reward.key, reward.value)
+            matched = self._decider.reward(reward.key, reward.value)
         except ValueError as error:
             raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
         return {"key": reward.key, "matched": matched}

@@ -7,9 +7,10 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from ...shared.messages.handler import MessageHandler
 from .access import Access, read_token
 from .connections import Connections
-from .generic_protocol import GenericHandler, MessageHandler
+from .generic_protocol import GenericHandler
 from .limits import Limits
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ class Serving:
         self.connections = Connections(self.limits.connections)
         self.gpu = trains_on_gpu(config.trainer.device)
         build = engine.application.handler
-        self.handler: MessageHandler = GenericHandler(engine) if build is None else build(engine)
+        self.handler: MessageHandler = (
+            GenericHandler(engine, engine.application, config.inference.max_batch) if build is None else build(engine)
+        )
         self.started = False
         self._started_at = time.monotonic()
         self._stopping: asyncio.Event | None = None

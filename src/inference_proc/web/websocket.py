@@ -15,10 +15,10 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from ...shared.messages.handler import MessageHandler
 from ...shared.rate_limit import RateLimit
 from .access import Access, deny
 from .connections import Connection, Connections
-from .generic_protocol import MessageHandler
 from .limits import ALLOWANCE, Allowance, Limits
 
 log = logging.getLogger(__name__)

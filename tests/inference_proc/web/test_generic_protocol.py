@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from raw_client import TEXT, frame, read_frame, websocket
 from server_kit import ask, assert_silent
+from tandem.inference_proc.web.connections import Connection
+from tandem.inference_proc.web.generic_protocol import GenericHandler
+from tandem.shared.application import ActionHead, Application
 
 
 @pytest.fixture
@@ -191,3 +194,30 @@ def test_without_labels_there_is_no_such_field(toy_server: Any) -> None:
     """The toy's heads have no labels. (docs/protocol.md shows a decision with some, and its test asks for it.)"""
     with toy_server.connect() as client:
         assert "labels" not in ask(client, {"type": "decide", "key": "k", "observation": [1, 2, 3, 4]})["data"]
+
+
+class Always:
+    """Decides the same for everybody; no engine, and no shared memory."""
+
+    key, action, probability, head_probabilities = "k", (1,), 0.5, (0.5,)
+    send, reason, expected_reward, version, model_version = True, "always", 0.0, 7, 7
+
+    def decide_many(self, requests: Any) -> Any:
+        return [self for _ in requests]
+
+    def reward(self, key: str, value: float) -> bool:
+        return False
+
+    def forget(self, key: str) -> None: ...
+
+
+def test_whatever_decides_can_be_served() -> None:
+    """The handler asks for a decider's four members, not for an engine."""
+    application = Application("toy", ("a", "b"), (ActionHead("place", 2, ("here", "there")),), lambda: None)  # type: ignore[arg-type, return-value]
+    handler = GenericHandler(Always(), application)
+
+    async def ask_handler() -> Any:
+        return await handler.handle(Connection("c", True), '{"type":"decide","key":"k","observation":[1,2]}')
+
+    data = json.loads(asyncio.run(ask_handler()))["data"]
+    assert (data["action"], data["labels"], data["modelVersion"]) == ([1], ["there"], 7)
