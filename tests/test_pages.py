@@ -64,6 +64,11 @@ def dead_paths(text: str) -> list[str]:
     return [path for path in named if not (ROOT / path).exists()]
 
 
+def broken_spans(text: str) -> list[str]:
+    """Lines in which an inline code span begins or ends that stands on two lines."""
+    return [line for _, line in prose(text) if line.count("`") % 2]
+
+
 def private_words(text: str) -> list[str]:
     """Words of our own among the prose."""
     return [found.group() for _, line in prose(text) for found in PRIVATE.finditer(NAMES.sub("", line))]
@@ -71,11 +76,12 @@ def private_words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_reads_well(page: Path) -> None:
-    """Lines of at most 100 columns, rows of at most 120, no dead link or path, no private word."""
+    """Lines of at most 100 columns, rows of at most 120, no dead link or path, no broken code span, no private word."""
     text = page.read_text(encoding="utf-8")
     assert too_wide(text) == []
     assert dead_links(page, text) == []
     assert dead_paths(text) == []
+    assert broken_spans(text) == []
     assert private_words(text) == []
 
 
@@ -87,6 +93,8 @@ def test_the_checks_can_fail() -> None:
     assert dead_links(ROOT / "README.md", "[a](docs/nowhere.md) [b](docs/glossary.md#no-such-term)") != []
     assert dead_links(ROOT / "README.md", "[a](docs/glossary.md#deciding) [b](https://example.org)") == []
     assert dead_paths("`src/shared/nowhere.py`") == ["src/shared/nowhere.py"]
+    assert broken_spans("call `ctl\nup` and wait") != []
+    assert broken_spans("```sh\necho `date\n```\ncall `ctl up`\nand wait") == []
     assert private_words("a letter in the outbox, `mail<k>`") == ["letter", "outbox"]
 
 
