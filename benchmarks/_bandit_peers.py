@@ -6,7 +6,6 @@ before Tandem plays, so that they take no time from its decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -121,6 +120,3 @@ def pool_of(processes: int) -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return multiprocessing.get_context("spawn").Pool(processes)
-
-
-Play = Callable[[tuple[str, Classes, int, int]], NDArray[np.uint8]]
