@@ -7,8 +7,10 @@ would cut it off from the leaf without an error: the leaf looks before and after
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Joined:
@@ -90,6 +92,45 @@ class Joined:
                         parameter.grad = None
                         parameter.data = home
         self._join_gradients()
+
+
+def descend(loss: Tensor, joined: Sequence[Joined], optimiser: torch.optim.Optimizer, clip: float) -> float:
+    """One step down the loss; the norm of the first's gradient, which is clipped to `clip`, before it was."""
+    for each in joined:
+        each.zero()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for each in joined:
+        each.collect()
+    norm = nn.utils.clip_grad_norm_(joined[0].leaves, clip)
+    optimiser.step()
+    return float(norm)
+
+
+def adam_state(optimiser: torch.optim.Optimizer, leaves: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Adam's moments and step counts, named by the leaves' positions."""
+    return {
+        f"adam.{index}.{name}": torch.as_tensor(value)
+        for index, leaf in enumerate(leaves)
+        for name, value in optimiser.state.get(leaf, {}).items()
+    }
+
+
+def load_adam_state(optimiser: torch.optim.Optimizer, leaves: Sequence[Tensor], state: dict[str, Tensor]) -> None:
+    """Take back what `adam_state` gave, among others; nothing if it does not fit.
+
+    Raises ValueError, naming the first difference, or IndexError.
+    """
+    loaded: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if not key.startswith("adam."):
+            continue
+        _, position, name = key.split(".", 2)
+        leaf = leaves[int(position)]
+        if value.ndim and value.shape != leaf.shape:
+            raise ValueError(f"{key} has shape {list(value.shape)}, the parameter {list(leaf.shape)}")
+        loaded.setdefault(int(position), {})[name] = value.clone().to(leaf.device)
+    for index, values in loaded.items():
+        optimiser.state[leaves[index]] = values
 
 
 def _places(parameters: list[Tensor]) -> list[int]:

@@ -22,10 +22,11 @@ from ..shared.application import MASKED, ActionHead
 from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.learning import Batch, StepResult, log_probabilities
 from ..shared.weights.finite import is_finite
-from .flat_leaf import Joined
+from .flat_leaf import Joined, adam_state, descend, load_adam_state
 
 _SPREAD_RATE = 0.02
-_BLOCKED_AT_MOST = -0.25
+BLOCKED_AT_MOST = -0.25
+"""What a blocked action earned beyond what was expected, in deviations, at most: being blocked always discourages."""
 _LARGEST = 3.0
 """Advantages are cut off here, in deviations."""
 _FARTHEST = 20.0
@@ -112,22 +113,12 @@ class PolicyGradient:
         pull = config.entropy_weight + _FLOOR_PULL * max(0.0, lack)
         losses = -weight * advantage * log_probability
         policy_loss = losses.mean() - pull * entropy
-        norm = self._descend(policy_loss + (weight * error.square()).mean())
+        joined = [self._joined] if self._joined_values is None else [self._joined, self._joined_values]
+        loss = policy_loss + (weight * error.square()).mean()
+        norm = descend(loss, joined, self.optimiser, config.gradient_clip)
         clipped = float((ratio > config.importance_clip).float().mean())
         each = losses.detach().cpu().numpy()
         return StepResult(float(policy_loss.detach()), float(entropy.detach()), norm, clipped, each)
-
-    def _descend(self, loss: Tensor) -> float:
-        """One step down the loss; the norm of the model's gradient before it was clipped."""
-        joined = [self._joined] if self._joined_values is None else [self._joined, self._joined_values]
-        for each in joined:
-            each.zero()
-        loss.backward()  # type: ignore[no-untyped-call]
-        for each in joined:
-            each.collect()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        self.optimiser.step()
-        return float(norm)
 
     def _bounded(self, rewards: Tensor) -> Tensor:
         """The rewards, those far from all others cut off: float32[B]."""
@@ -146,7 +137,7 @@ class PolicyGradient:
         self.mean += rate * (float(sent.mean()) - self.mean)
         self.variance += rate * (float((sent - self.mean).square().mean()) - self.variance)
         advantage = error.detach() / (self.variance**0.5 + 0.05)
-        advantage = torch.where(is_sent, advantage, advantage.clamp_max(_BLOCKED_AT_MOST))
+        advantage = torch.where(is_sent, advantage, advantage.clamp_max(BLOCKED_AT_MOST))
         return advantage.clamp(-_LARGEST, _LARGEST)
 
     def _add_baseline(self, features: int, device: torch.device) -> Baseline:
@@ -181,10 +172,7 @@ class PolicyGradient:
         tensors = {"rewards": torch.tensor([self.mean, self.variance, self.updates], dtype=torch.float64)}
         if self.baseline is not None:
             tensors.update({f"baseline.{name}": value for name, value in self.baseline.state_dict().items()})
-        for index, parameter in enumerate((*self.parameters, *self.value_parameters)):
-            for name, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"adam.{index}.{name}"] = torch.as_tensor(value)
-        return tensors
+        return {**tensors, **adam_state(self.optimiser, (*self.parameters, *self.value_parameters))}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave. Raises KeyError or ValueError if it does not fit this model."""
@@ -197,18 +185,7 @@ class PolicyGradient:
                     if state[f"baseline.{name}"].shape != value.shape:
                         raise ValueError(f"baseline.{name} has another shape")
                     value.copy_(state[f"baseline.{name}"])
-        parameters = (*self.parameters, *self.value_parameters)
-        loaded: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if not key.startswith("adam."):
-                continue
-            _, position, name = key.split(".", 2)
-            parameter = parameters[int(position)]
-            if value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{key} has shape {list(value.shape)}, the parameter {list(parameter.shape)}")
-            loaded.setdefault(int(position), {})[name] = value.clone().to(parameter.device)
-        for index, values in loaded.items():
-            self.optimiser.state[parameters[index]] = values
+        load_adam_state(self.optimiser, (*self.parameters, *self.value_parameters), state)
         self.mean, self.variance, self.updates = mean, variance, int(updates)
 
 

@@ -19,14 +19,13 @@ from ..shared.errors import ApplicationError
 from ..shared.learning import Batch, StepResult
 from ..shared.models.reward_model import RewardModel, inverse_gap_weights
 from ..shared.weights.finite import is_finite
-from .flat_leaf import Joined
+from .flat_leaf import Joined, adam_state, descend, load_adam_state
+from .learner import BLOCKED_AT_MOST
 
 _MEMORY = 20_000
 """Rows over which means and deviations are taken, at most."""
 _FARTHEST = 8.0
 """Rewards are cut off here, in deviations from their mean."""
-_BLOCKED_AT_MOST = -0.25
-"""A blocked decision earned at most this, in deviations from the mean: being blocked always discourages."""
 _SHARPNESS = 4.0
 """gamma is this times the root of the number of experiences, for gaps in deviations."""
 
@@ -91,16 +90,12 @@ class RewardRegression:
         values = model.values(batch.observations)
         losses = (values.gather(1, batch.actions[:, :1].long()).squeeze(1) - target).square()
         loss = losses.mean()
-        self._joined.zero()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._joined.collect()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        self.optimiser.step()
+        norm = descend(loss, [self._joined], self.optimiser, self.config.gradient_clip)
         with torch.no_grad():
             weights = inverse_gap_weights(values, model.gamma)
             entropy = -(weights * weights.clamp_min(1e-30).log()).sum(dim=1).mean()
         each = losses.detach().cpu().numpy()
-        return StepResult(float(loss.detach()), float(entropy), float(norm), 0.0, each)
+        return StepResult(float(loss.detach()), float(entropy), norm, 0.0, each)
 
     def _rescale(self, batch: Batch) -> None:
         """Follow the data with the model's scaling and exploration."""
@@ -119,7 +114,7 @@ class RewardRegression:
             self.rewards.add((sent if len(sent) else batch.rewards)[:, None])
             spread = float(self.rewards.deviation) or 1.0
             target = ((batch.rewards - float(self.rewards.mean)) / spread).clamp(-_FARTHEST, _FARTHEST)
-            return torch.where(batch.sent, target, target.clamp_max(_BLOCKED_AT_MOST))
+            return torch.where(batch.sent, target, target.clamp_max(BLOCKED_AT_MOST))
 
     def _moments(self) -> dict[str, Tensor]:
         parts = (("inputs", self.inputs), ("rewards", self.rewards))
@@ -127,35 +122,18 @@ class RewardRegression:
 
     def is_finite(self) -> bool:
         """True if nothing in the state is NaN or infinite."""
-        tensors = list(self._moments().values())
-        for leaf in self.parameters:
-            tensors += [value for value in self.optimiser.state.get(leaf, {}).values() if torch.is_tensor(value)]
-        return all(is_finite(tensor) for tensor in tensors)
+        return all(is_finite(tensor) for tensor in self.state().values())
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts by position, and mean, variance and count of inputs and rewards."""
-        tensors = self._moments()
-        for index, parameter in enumerate(self.parameters):
-            for name, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"adam.{index}.{name}"] = torch.as_tensor(value)
-        return tensors
+        return {**self._moments(), **adam_state(self.optimiser, self.parameters)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave. Raises KeyError or ValueError if it does not fit this model."""
         ours = self._moments()
-        loaded: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if not key.startswith("adam."):
-                continue
-            _, position, name = key.split(".", 2)
-            parameter = self.parameters[int(position)]
-            if value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{key} has shape {list(value.shape)}, the parameter {list(parameter.shape)}")
-            loaded.setdefault(int(position), {})[name] = value.clone().to(parameter.device)
         for name, tensor in ours.items():
             if state[name].shape != tensor.shape:
                 raise ValueError(f"{name} has shape {list(state[name].shape)}, not {list(tensor.shape)}")
+        load_adam_state(self.optimiser, self.parameters, state)
         for name, tensor in ours.items():
             tensor.copy_(state[name])
-        for index, values in loaded.items():
-            self.optimiser.state[self.parameters[index]] = values
