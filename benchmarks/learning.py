@@ -68,7 +68,7 @@ class FixedConfig:
 
 
 def gate_config(settled: bool) -> GateConfig:
-    """The gate's defaults. The arms judge as at version 0 throughout, so that they are compared under the same gate.
+    """The gate's defaults. In every arm the gate is as at version 0, so that all are compared under the same one.
 
     With `settled` the exploration bonus is at its floor, as in a system that has run for long.
     """

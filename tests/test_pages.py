@@ -12,7 +12,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 
 WIDEST, WIDEST_ROW = 100, 120
 
-PRIVATE = re.compile(r"\b(letters?|outbox(es)?|keeper|hurry|put away|excused?|orphans?|troubles|mail)\b", re.IGNORECASE)
+PRIVATE = re.compile(
+    r"\b(letters?|outbox(es)?|keeper|hurry|put away|excused?|orphans?|troubles|mail|judge[sd]?|judging|live guard)\b",
+    re.IGNORECASE,
+)
 """Words that this project once had for itself; the glossary has the ones that others use."""
 NAMES = re.compile(r"`[^`\n]*`|\*\*mail\*\*|Application\(troubles=\.\.\.\)")
 """Names of segments, fields, keys and calls may hold them."""

@@ -1,4 +1,4 @@
-"""The application: what a shop offers a customer, judged by a gate before it is sent, rewarded by the next visit."""
+"""The application: what a shop offers a customer, checked by a gate before it is sent, rewarded by the next visit."""
 
 import math
 

@@ -54,7 +54,7 @@ class ApplicationHooks:
             self._handled("the gate failed; the action is held back")
             return self._held_back
         if self._leak and not verdict.send and math.isfinite(verdict.expected_reward) and self._random() < self._leak:
-            log.info("version %d: key %r: a blocked action is let through to judge the gate", version, key)
+            log.info("version %d: key %r: a blocked action is let through to evaluate the gate", version, key)
             return dataclasses.replace(verdict, send=True, reason="gate_leak")
         return verdict
 

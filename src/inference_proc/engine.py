@@ -239,7 +239,7 @@ class Engine:
             self._hooks.rewarded(value)
 
     def _settle(self, turn: Turn, draw: Draw) -> Decision:
-        """Let the gate judge one action, and record it."""
+        """Let the gate evaluate one action, and record it."""
         turn.draw, turn.version, turn.timestamp = draw, self._live.version, time.time()
         turn.verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, turn.version)
         try:

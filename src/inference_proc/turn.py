@@ -19,7 +19,7 @@ from .policy import Draw
 
 @dataclass(slots=True)
 class Remembered:
-    """What is kept of a key: its last decision, what its reward will be computed from, and its last ten rewards."""
+    """Of a key: its last decision, what its reward will be computed from, and its last ten rewards."""
 
     encoded: bytes
     rewards: deque[float]

@@ -35,7 +35,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The judgement of many candidates; every array is float64 or bool of shape [M]."""
+    """The evaluation of many candidates; every array is float64 or bool of shape [M]."""
 
     send: NDArray[np.bool_]
     affordable: NDArray[np.bool_]
@@ -90,7 +90,7 @@ def _scare(config: GateConfig, distance: float) -> float:
 
 
 class SimulationGate:
-    """Judges spawns; keeps exploration state for each key, and statistics.
+    """Evaluates spawns; holds exploration state for each key, and statistics.
 
     `evaluate` is the fast path for one candidate, `evaluate_many` the vectorised one without any record.
     Both compute the same numbers. `speed` is how many times faster than real the game is played: chunks are fresh again
@@ -116,7 +116,7 @@ class SimulationGate:
         self._statistics = GateStatistics(COMPONENTS, clock)
 
     def evaluate(self, observation: Any, action: tuple[int, ...], key: Hashable, version: int) -> Verdict:
-        """Judge spawning type `action[1]` in chunk `action[0]`; counts the verdict in the statistics."""
+        """Evaluate spawning type `action[1]` in chunk `action[0]`; counts the verdict in the statistics."""
         seen = observation if type(observation) is Observation else as_observation(observation)
         tables = self._current_tables()
         config = tables.config
@@ -150,7 +150,7 @@ class SimulationGate:
     def evaluate_many(
         self, observation: Any, chunks: Sequence[int], types: Sequence[int], key: Hashable = None, version: int = 0
     ) -> Verdicts:
-        """Judge M candidates at once, as `evaluate` would, without counting them.
+        """Evaluate M candidates at once, as `evaluate` would, without counting them.
 
         `chunks` and `types` are integer sequences or arrays of shape [M].
         """

@@ -53,12 +53,12 @@ class Verdict:
 
 
 class Gate(Protocol):
-    """Judges an action before it is sent. Called on the decision path: no blocking, no input or output."""
+    """Evaluates an action before it is sent. Called on the decision path: no blocking, no input or output."""
 
     components: tuple[str, ...]
 
     def evaluate(self, observation: Any, action: tuple[int, ...], key: Hashable, version: int) -> Verdict:
-        """Judge `action` for `observation`; `version` is the model version that chose it."""
+        """Evaluate `action` for `observation`; `version` is the model version that chose it."""
 
     def sent(self, key: Hashable, action: tuple[int, ...]) -> None:
         """The action was let through and will be answered."""
@@ -70,7 +70,7 @@ class Gate(Protocol):
         """The actual reward of an action that was sent came in."""
 
     def forget(self, key: Hashable) -> None:
-        """The key will not come back: drop what is kept about it."""
+        """The key will not come back: drop what is remembered about it."""
 
     def statistics(self) -> dict[str, Any]:
         """Counts and averages for status replies, ready for JSON."""
@@ -82,7 +82,7 @@ class Gate(Protocol):
 class RewardCalculator(Protocol):
     """Computes the reward of a decision from the observation before and the one after it.
 
-    `context_dtype` is a fixed-size numpy dtype: what must be kept of the earlier observation. It is stored
+    `context_dtype` is a fixed-size numpy dtype: what must be stored of the earlier observation. It is stored
     in shared memory, so that a reward can still be computed after a crash of the server.
     """
 

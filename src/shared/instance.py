@@ -74,9 +74,9 @@ def create_instance(
 ) -> None:
     """Create every segment of an instance; version 0, or the newest saved version, is published at once.
 
-    The experiences that the last stop kept in the data folder come back, unless `fresh`. `config_file` is where the
+    The experiences that the last stop saved in the data folder come back, unless `fresh`. `config_file` is where the
     configuration was read (empty: nowhere), for a later reload. With `other_process` the model is compared with that of
-    another process, too. Saved state that is damaged, or was kept for something else, is set aside by name in favour of
+    another process, too. Saved state that is damaged, or was made for something else, is set aside by name in favour of
     the newest that is good.
 
     Raises SegmentExists, SegmentSpaceError, ConfigError, ApplicationError (a model that cannot be shared or trained
@@ -90,8 +90,8 @@ def create_instance(
     data_dir = (Path(config.data_dir) / instance).absolute()
     saved = load_saved(data_dir, flat)
     try:
-        kept = None if fresh else saved.kept
-        _create_segments(instance, config, application, flat, saved.version, kept, config_file)
+        state = None if fresh else saved.state
+        _create_segments(instance, config, application, flat, saved.version, state, config_file)
     except SavedStateUnusable as error:
         # All was removed again: it may have been filled in part.
         put_aside(error)
@@ -104,7 +104,7 @@ def _create_segments(
     application: Application,
     flat: FlatModel,
     version: int,
-    kept: SavedState | None,
+    state: SavedState | None,
     config_file: str,
 ) -> None:
     records, mode = record_layout(application), int(config.supervisor.mode, 8)
@@ -129,8 +129,8 @@ def _create_segments(
         _create_lanes(instance, config, records, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
-        if kept is not None:
-            restore(control, kept)
+        if state is not None:
+            restore(control, state)
         control.finish()
     except BaseException:
         _remove_new(instance, before)
@@ -173,10 +173,10 @@ def _remove_new(instance: str, before: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a data folder has to go on with: the version whose weights were loaded (0: none), and what was kept."""
+    """What a data folder has to go on with: the version whose weights were loaded (0: none), and the saved state."""
 
     version: int
-    kept: SavedState | None
+    state: SavedState | None
 
 
 def load_newest(data_dir: Path, flat: FlatModel) -> int:
@@ -189,19 +189,19 @@ def load_newest(data_dir: Path, flat: FlatModel) -> int:
 
 
 def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
-    """Load the newest good weights into the model and find what the last stop kept.
+    """Load the newest good weights into the model and find what the last stop saved.
 
     What is damaged or (with no checkpoint that fits) of another model is named, and with `repair` set aside. Raises
     CheckpointError if the newest good checkpoint belongs to another model.
     """
     store = CheckpointStore(data_dir / "checkpoints")
     checkpoint = store.newest(repair, flat.state())
-    kept = find_saved(data_dir / "kept", repair)
+    state = find_saved(data_dir / "kept", repair)
     unusable = None
-    if kept is not None and kept.version > (0 if checkpoint is None else checkpoint.version):
+    if state is not None and state.version > (0 if checkpoint is None else checkpoint.version):
         try:
-            _load_kept(kept, flat)
-            return Saved(kept.version, kept)
+            _load_state(state, flat)
+            return Saved(state.version, state)
         except SavedStateUnusable as error:
             unusable = error
     if checkpoint is not None:
@@ -211,25 +211,25 @@ def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
             raise CheckpointError(f"{error}; move the folder {data_dir} away to start afresh") from error
     if unusable is not None:
         put_aside(unusable, repair)
-        kept = None
-    return Saved(0 if checkpoint is None else checkpoint.version, kept)
+        state = None
+    return Saved(0 if checkpoint is None else checkpoint.version, state)
 
 
-def _load_kept(kept: SavedState, flat: FlatModel) -> None:
-    """Copy the kept weights into a model. Raises SavedStateUnusable; nothing is half-loaded."""
-    if kept.version > MAX_VERSION:
-        raise SavedStateUnusable(kept.folder, "damaged", f"no version above {MAX_VERSION} can be")
+def _load_state(state: SavedState, flat: FlatModel) -> None:
+    """Copy the saved weights into a model. Raises SavedStateUnusable; nothing is half-loaded."""
+    if state.version > MAX_VERSION:
+        raise SavedStateUnusable(state.folder, "damaged", f"no version above {MAX_VERSION} can be")
     try:
-        tensors = load_safetensors(kept.read(WEIGHTS))
+        tensors = load_safetensors(state.read(WEIGHTS))
     except SafetensorError as error:
-        raise SavedStateUnusable(kept.folder, "damaged", f"{WEIGHTS}: {error}") from error
+        raise SavedStateUnusable(state.folder, "damaged", f"{WEIGHTS}: {error}") from error
     spoilt = became_not_finite(tensors, flat.state())
     if spoilt is not None:
-        raise SavedStateUnusable(kept.folder, "not-finite", f"{WEIGHTS}: {spoilt} has a value that is not finite")
+        raise SavedStateUnusable(state.folder, "not-finite", f"{WEIGHTS}: {spoilt} has a value that is not finite")
     try:
         load_tensors(flat, tensors, Path(WEIGHTS))
     except CheckpointError as error:
-        raise SavedStateUnusable(kept.folder, "other", str(error)) from error
+        raise SavedStateUnusable(state.folder, "other", str(error)) from error
 
 
 class Instance:

@@ -1,8 +1,8 @@
-"""What survives a stop: rings, pending tables, lane counters and the newest weights, kept in the data folder.
+"""What survives a stop: rings, pending tables, lane counters and the newest weights, in the data folder.
 
-Standard library only. `ctl down` keeps them once nobody writes any more; the next creation takes them back if they
+Standard library only. `ctl down` saves them once nobody writes any more; the next creation takes them back if they
 were made for the same records. Everything is written under a temporary name, synced, and renamed: whoever dies in
-between leaves what was kept before, or what is kept now. Each file has its hash in `state.json`, which has one of its
+between leaves what was saved before, or what is saved now. Each file has its hash in `state.json`, which has one of its
 own; what does not match is set aside by name and never loaded.
 """
 
@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 WEIGHTS = "weights.safetensors"
 _STATE = "state.json"
-_NOT_KEPT = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
+_NOT_SAVED = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
 _LANE_PARTS = ("ring", "pending", "mail")
 
 
 class SavedStateUnusable(TandemError):
-    """A kept folder cannot be used; `kind` is `damaged`, or `other` if it was made for something else."""
+    """A saved state cannot be used; `kind` is `damaged`, or `other` if it was made for something else."""
 
     def __init__(self, folder: Path, kind: str, why: str) -> None:
         self.folder = folder
@@ -44,14 +44,14 @@ class SavedStateUnusable(TandemError):
 
 @dataclass(frozen=True)
 class SavedState:
-    """A kept folder whose files matched their hashes."""
+    """A folder of saved state whose files matched their hashes."""
 
     folder: Path
     state: dict[str, Any]
 
     @property
     def version(self) -> int:
-        """The version of the kept weights; -1 if none are kept."""
+        """The version of the saved weights; -1 if there are none."""
         return int(self.state["version"]) if WEIGHTS in self.state["files"] else -1
 
     def read(self, name: str) -> bytes:
@@ -72,9 +72,9 @@ def _fingerprint(control: Control) -> dict[str, Any]:
 
 
 def save(control: Control, folder: Path) -> None:
-    """Keep the instance's experiences in `folder`. Nobody may write to the instance any more.
+    """Save the instance's state in `folder`. Nobody may write to the instance any more.
 
-    Raises OSError if the disk refuses: what was kept before is still there then, and nothing half-written.
+    Raises OSError if the disk refuses: what was saved before is still there then, and nothing half-written.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     for left in folder.parent.glob(f".{folder.name}.*"):
@@ -98,7 +98,7 @@ def _write(control: Control, target: Path) -> None:
     if control.get(f"slot.{slot}.sequence") == 2 * version:
         files[WEIGHTS] = copy_synced(segment_path(control.instance, f"weights{slot}"), target / WEIGHTS)
     lanes = [
-        {name: value for name, value in control.lane(lane).items() if name not in _NOT_KEPT}
+        {name: value for name, value in control.lane(lane).items() if name not in _NOT_SAVED}
         for lane in range(control.get("lanes"))
     ]
     totals = [name for name, kind, _ in _trainer_fields() if name.startswith("metrics.total_") and kind == "u64"]
@@ -146,23 +146,23 @@ def _trainer_fields() -> list[layout.Field]:
 
 
 def find_saved(folder: Path, rename: bool = True) -> SavedState | None:
-    """What the last stop kept, if it is whole, else None; what is damaged is named, and set aside if `rename`.
+    """What the last stop saved, if it is whole, else None; what is damaged is named, and set aside if `rename`.
 
     A stop that was cut off between its two renames has left its predecessor under `<name>.old`.
     """
     for candidate in (folder, _old(folder)):
         try:
-            kept = _check(candidate)
+            found = _check(candidate)
         except SavedStateUnusable as error:
             put_aside(error, rename)
             continue
-        if kept is not None:
-            return kept
+        if found is not None:
+            return found
     return None
 
 
 def put_aside(error: SavedStateUnusable, rename: bool = True) -> None:
-    """Set a kept folder aside by name, or only say that it is left out."""
+    """Set a folder of saved state aside by name, or only say that it is left out."""
     if rename:
         set_aside(error.folder, error.kind, error.why)
     else:
@@ -179,7 +179,7 @@ def _check(folder: Path) -> SavedState | None:
             raise SavedStateUnusable(
                 folder,
                 "other",
-                f"it was kept with layout version {state['layout_version']}; this program has {layout.LAYOUT_VERSION}",
+                f"it was saved with layout version {state['layout_version']}; this program has {layout.LAYOUT_VERSION}",
             )
         for name, expected in state["files"].items():
             check_file(folder / name, expected)
@@ -219,14 +219,14 @@ def _reason(error: BaseException) -> str:
 def restore(control: Control, saved: SavedState) -> None:
     """Fill a new instance with a saved state. Raises SavedStateUnusable, also half way: the instance is spoilt then.
 
-    Called between the creation of the segments and `Control.finish`. What was kept stays: a crash before the
+    Called between the creation of the segments and `Control.finish`. The saved state stays: a crash before the
     next stop falls back to it.
     """
     theirs = saved.state["fingerprint"]
     differing = [name for name, value in _fingerprint(control).items() if theirs.get(name) != value]
     if differing:
         raise SavedStateUnusable(
-            saved.folder, "other", f"it was kept with another {', '.join(differing)}; the rings start empty"
+            saved.folder, "other", f"it was saved with another {', '.join(differing)}; the rings start empty"
         )
     try:
         for lane, counters in enumerate(saved.state["lanes"]):

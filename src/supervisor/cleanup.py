@@ -28,7 +28,7 @@ RELEASE = 1.0
 
 
 class NotSaved(SupervisorError):
-    """What an instance learned could not be kept, so its shared memory was left in place."""
+    """What an instance learned could not be saved, so its shared memory was left in place."""
 
     def __init__(self, instance: str, why: str, remedy: str = "") -> None:
         super().__init__(
@@ -47,7 +47,7 @@ class InUse(NotSaved):
 
 
 class OtherLayout(NotSaved):
-    """The instance was made by a program with another layout of shared memory, which cannot be kept here."""
+    """The instance was made by a program with another layout of shared memory, which cannot be saved here."""
 
     def __init__(self, instance: str, error: SegmentError) -> None:
         super().__init__(
@@ -63,19 +63,19 @@ def stop_instance(instance: str, timeout: float = 60.0, discard: bool = False) -
 
     `timeout` is how long a supervisor may take; then it is killed and its children are stopped here. Raises
     InstanceBusy if the lock is held by somebody who does not end, ForeignFile if it is another user's instance, and
-    NotSaved, with the segments still there, if experiences cannot be kept; with `discard` they are thrown away.
+    NotSaved, with the segments still there, if experiences cannot be saved; with `discard` they are thrown away.
     """
     refuse_foreign(instance)
     _ask_to_discard(instance, discard)
     done = stop_supervisor(instance, timeout)
     with InstanceLock(instance, timeout=5.0):
         done += stop_children(instance)
-        done += clean_up(instance, keep=not discard, force=discard, patience=RELEASE)
+        done += clean_up(instance, save=not discard, force=discard, patience=RELEASE)
     return done
 
 
 def _ask_to_discard(instance: str, discard: bool) -> None:
-    """Tell a living supervisor, which puts away what it leaves, whether to keep it."""
+    """Tell a living supervisor, which saves and removes what it leaves, whether to save it."""
     try:
         control = status.open_control(instance, writable=True)
     except (SegmentError, PermissionError):
@@ -86,19 +86,19 @@ def _ask_to_discard(instance: str, discard: bool) -> None:
 
 
 def clean_up(
-    instance: str, keep: bool = True, force: bool = False, other_layout: bool = False, patience: float = 0.0
+    instance: str, save: bool = True, force: bool = False, other_layout: bool = False, patience: float = 0.0
 ) -> list[str]:
-    """Keep the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
+    """Save the experiences of an instance in its data folder and remove its segments. The caller holds its lock.
 
-    Nothing is removed while somebody uses it (unless `force`), nor when what should be kept cannot be: NotSaved is
-    raised then. What another layout version left cannot be kept, and is removed if `other_layout` says so. Nobody can
+    Nothing is removed while somebody uses it (unless `force`), nor when what should be saved cannot be: NotSaved is
+    raised then. What another layout version left cannot be saved, and is removed if `other_layout` says so. Nobody can
     begin to use the instance meanwhile: every flock is held until all is removed. `patience`: seconds to wait for them.
     """
     done = []
     with _claim(instance, 0.0 if force else patience) as claimed:
         if claimed.held and not force:
             raise InUse(instance, claimed.held, _owners(instance))
-        if keep:
+        if save:
             done += _save(instance, other_layout)
         removed = remove_instance(instance)
     if removed:
@@ -131,12 +131,12 @@ def _owners(instance: str) -> list[int]:
 
 
 def _save(instance: str, other_layout: bool) -> list[str]:
-    """Keep what there is to keep; what was done, in words. Raises NotSaved."""
+    """Save what there is to save; what was done, in words. Raises NotSaved."""
     try:
         control = status.open_control(instance, whose=OWN)
     except SegmentError as error:
         if other_layout:
-            return [f"kept nothing: the control segment {error.args[0].partition(': ')[2].partition(';')[0]}"]
+            return [f"saved nothing: the control segment {error.args[0].partition(': ')[2].partition(';')[0]}"]
         raise OtherLayout(instance, error) from None
     if control is None:
         return []  # it was never complete, or is of before the machine's last start
@@ -150,12 +150,12 @@ def _save(instance: str, other_layout: bool) -> list[str]:
         own_folder(data_dir, make=False)
         folder = os.path.join(data_dir, "kept")
         save(control, Path(folder))
-        return [f"kept its experiences in {folder}"]
+        return [f"saved its experiences in {folder}"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error.strerror or error) if isinstance(error, OSError) else repr(error)
         raise NotSaved(
             instance,
-            f"its experiences could not be kept in {data_dir} ({why})",
+            f"its experiences could not be saved in {data_dir} ({why})",
             "mend that and do this again, or `ctl up` goes on with it",
         ) from error
     finally:

@@ -85,7 +85,7 @@ def play(
     """
     with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
         config = dataclasses.replace(adapted(config, game.speed), data_dir=folder)
-        supervisor = Supervisor(f"demo-{os.getpid()}", config, keep=False)
+        supervisor = Supervisor(f"demo-{os.getpid()}", config, save=False)
         supervisor.handle_signals(hangup=True)
         tell("starting the server and the trainer")
         try:

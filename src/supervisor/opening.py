@@ -89,12 +89,12 @@ def create(wanted: Wanted, folder: Path, wait: Callable[[int], bool]) -> Opened:
     except StartFailed:
         # What a killed creator left; whoever made an instance of this name meanwhile is spared.
         with contextlib.suppress(cleanup.NotSaved):
-            cleanup.clean_up(wanted.instance, keep=False)
+            cleanup.clean_up(wanted.instance, save=False)
         raise
     for line in notes:
         log.warning("%s", line)
     control = Control.attach(wanted.instance)
     version = control.get("version")
     rings = "; the rings start empty" if wanted.fresh else ""
-    found = "new" if is_new else f"version {version} kept{rings}" if version else "no version kept"
+    found = "new" if is_new else f"version {version} saved{rings}" if version else "no version saved"
     return Opened(control, wanted, folder, False, found, tuple(notes))

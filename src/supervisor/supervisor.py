@@ -44,15 +44,15 @@ _GAP = 2.0
 class Supervisor:
     """Starts, watches and stops one instance.
 
-    `fresh` starts with empty rings, `keep` keeps them at the end. `config_file` is where the configuration was read.
+    `fresh` starts with empty rings, `save` saves them at the end. `config_file` is where the configuration was read.
     Raises InstanceBusy at `open` if another supervisor lives. No error of the file system ends it.
     """
 
     def __init__(
-        self, instance: str, config: Config, fresh: bool = False, keep: bool = True, config_file: str = ""
+        self, instance: str, config: Config, fresh: bool = False, save: bool = True, config_file: str = ""
     ) -> None:
         self.wanted = Wanted(check_instance(instance), config, fresh, config_file)
-        self.keep = keep
+        self.save = save
         self.opened: Opened | None = None
         self.control: Control | None = None
         self.children = Children()
@@ -118,7 +118,7 @@ class Supervisor:
             self.opened = opened = adopt(self.wanted) or create(self.wanted, self.folder, self._wait_for_creator)
             self.wanted, self.control = opened.wanted, opened.control
         except BaseException:
-            # Nothing of what is there now is ours to put away.
+            # Nothing of what is there now is ours to save or remove.
             self._lock.release()
             self._lock = None
             raise
@@ -213,9 +213,9 @@ class Supervisor:
         control.set("supervisor.progress_ns", time.monotonic_ns())
 
     def close(self) -> None:
-        """Stop the children, keep what was learned, remove the segments and give the lock back. Idempotent.
+        """Stop the children, save what was learned, remove the segments and give the lock back. Idempotent.
 
-        A second signal while this runs kills what has not ended yet. If what was learned cannot be kept, shared memory
+        A second signal while this runs kills what has not ended yet. If what was learned cannot be saved, shared memory
         is left in place and `not_saved` says why.
         """
         asked = self._signals.stops
@@ -237,7 +237,7 @@ class Supervisor:
         if self._lock is not None:
             try:
                 if not spared:
-                    self.not_saved = _clean_up(self.instance, self.keep and not discard)
+                    self.not_saved = _clean_up(self.instance, self.save and not discard)
             finally:
                 self._lock.release()
                 self._lock = None
@@ -261,10 +261,10 @@ def _log_of(config: Config, folder: Path, name: str) -> LogFile:
     return LogFile(folder / "logs" / f"{name}.log", settings.log_max_bytes, settings.log_files)
 
 
-def _clean_up(instance: str, keep: bool) -> str:
-    """Remove the segments, with what was learned saved first if `keep`; the reason if they had to be left in place."""
+def _clean_up(instance: str, save: bool) -> str:
+    """Remove the segments, with what was learned saved first if `save`; the reason if they had to be left in place."""
     try:
-        for line in cleanup.clean_up(instance, keep, patience=cleanup.RELEASE):
+        for line in cleanup.clean_up(instance, save, patience=cleanup.RELEASE):
             log.info("%s", line)
     except cleanup.NotSaved as error:
         log.error("%s", error)

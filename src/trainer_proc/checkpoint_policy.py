@@ -1,4 +1,4 @@
-"""Which checkpoints are saved, kept, resumed from and rolled back to."""
+"""Which checkpoints are saved, spared, resumed from and rolled back to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _METRICS = ("average_loss", "mean_reward", "entropy", "total_steps")
 
 
 class CheckpointPolicy:
-    """Saves with the live score of the moment; keeps the newest, the best, and the one that the guard compares with.
+    """Saves with the live score of the moment; spares the newest, the best, and the one that the guard compares with.
 
     A checkpoint's manifest says in `restored` which other one it is a copy of (0: none): after a rollback or a reset
     the weights in force are saved at once, so that a restart of the machine does not bring back what was left behind.

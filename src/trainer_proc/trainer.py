@@ -215,7 +215,7 @@ class ContinuousTrainer:
             raise
         except Exception:
             self.metrics.count("total_errors")
-            self._warn.exception(log, "what live decisions earned could not be judged")
+            self._warn.exception(log, "what live decisions earned could not be examined")
 
     def _roll_back_to(self, version: int, reason: str) -> None:
         checkpoint = self.checkpoints.find(version)

@@ -374,4 +374,4 @@ def test_a_rollback_that_stays_and_a_reload_of_the_own_file(ctl: Ctl, toy_applic
     assert not (ctl.folder / "data" / ctl.instance / "kept").exists()
     newest = max(entry["version"] for entry in listing(ctl.folder / "data" / ctl.instance / "checkpoints"))
     started = ctl.up(application=toy_application, inference={"command": "none"})
-    assert f"data folder: {ctl.folder / 'data' / ctl.instance} (version {newest} kept)" in started.stdout
+    assert f"data folder: {ctl.folder / 'data' / ctl.instance} (version {newest} saved)" in started.stdout

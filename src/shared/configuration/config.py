@@ -46,7 +46,7 @@ class ContinuousTrainingConfig:
     training_interval: float = setting(1.0, "seconds between training steps", above=0, reloadable=True)
     batch_size: int = setting(32, "experiences in a training step", at_least=1, reloadable=True)
     min_batch_size: int = setting(8, "with fewer experiences a step is skipped", at_least=1, reloadable=True)
-    buffer_capacity: int = setting(10_000, "completed experiences kept in each lane's ring", at_least=1)
+    buffer_capacity: int = setting(10_000, "completed experiences that each lane's ring holds", at_least=1)
     lock_timeout: float = setting(5.0, "seconds a caller that may wait waits for a process-local lock", above=0)
     simulation_reward_weight: float = setting(
         0.3, "weight of the expected reward; without a gate there is none, and the actual reward counts in full",
@@ -97,8 +97,10 @@ class ContinuousTrainingConfig:
     seed: int = setting(-1, "of sampling and initial weights; -1: from the system", at_least=-1)
     deterministic: bool = setting(False, "bit-identical weights from the same log and seed")
     checkpoint_interval: float = setting(30.0, "seconds between checkpoints", above=0, reloadable=True)
-    checkpoints_kept: int = setting(5, "newest checkpoints kept", at_least=1, reloadable=True)
-    best_checkpoints_kept: int = setting(3, "kept besides, for their live reward", at_least=0, reloadable=True)
+    checkpoints_kept: int = setting(5, "newest checkpoints that stay on disk", at_least=1, reloadable=True)
+    best_checkpoints_kept: int = setting(
+        3, "checkpoints that stay besides, for the reward that their decisions earned", at_least=0, reloadable=True
+    )
     guard_max_jump: float = setting(
         0.5, "a step that moves the weights by more than this share of their norm is refused; 0: no bound",
         at_least=0, reloadable=True,
@@ -108,10 +110,10 @@ class ContinuousTrainingConfig:
         at_least=0, reloadable=True,
     )  # fmt: skip
     live_guard: bool = setting(
-        True, "roll back when live decisions earn clearly less than the best kept version's", reloadable=True
+        True, "roll back when decisions earn clearly less than those of the best saved version", reloadable=True
     )
     live_guard_window: int = setting(
-        200, "newest decisions that the live guard judges by", at_least=20, reloadable=True
+        200, "newest decisions that the reward guard compares", at_least=20, reloadable=True
     )
     live_guard_sigmas: float = setting(4.0, "standard errors by which they must be worse", above=0, reloadable=True)
     reserve_core: bool = setting(
@@ -170,7 +172,7 @@ class InferenceConfig:
         0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, reloadable=True
     )
     gate_leak_probability: float = setting(
-        0.0, "share of blocked actions let through all the same, to judge the gate", at_least=0, at_most=1
+        0.0, "share of blocked actions let through all the same, to evaluate the gate", at_least=0, at_most=1
     )
     seed: int = setting(-1, "of the actions drawn; -1: from the system", at_least=-1)
     pending_capacity: int = setting(1024, "decisions of one lane that may wait for their reward", at_least=1)
@@ -198,7 +200,7 @@ class InferenceConfig:
 class WeightsConfig:
     """The section `weights`: how versions are handed over."""
 
-    slots: int = setting(4, "versions kept in shared memory", at_least=2, at_most=16)
+    slots: int = setting(4, "versions that shared memory holds", at_least=2, at_most=16)
     in_place_bytes: int = setting(16_000_000, "models of at least this size are read in place, not copied", at_least=0)
 
 
@@ -216,7 +218,7 @@ class SupervisorConfig:
         0, "megabytes of memory of its own above which a process is replaced; 0: no limit", at_least=0
     )
     log_max_bytes: int = setting(10_000_000, "size at which a log file is rotated", at_least=4096)
-    log_files: int = setting(3, "rotated log files kept", at_least=1)
+    log_files: int = setting(3, "rotated log files that stay", at_least=1)
     mode: str = setting(
         "0600", "of the segments: 0640 the group looks, 0644 everybody does, 0660 the group operates; files follow",
         choices=("0600", "0640", "0644", "0660"),
@@ -247,7 +249,7 @@ class Config:
 
     application: str = setting("tandem.queen", "module of the application", check=value_checks.module)
     settings: dict[str, Any] = setting({}, "the application's own settings")
-    data_dir: str = setting("data", "folder of checkpoints, logs and kept rings", check=value_checks.folder)
+    data_dir: str = setting("data", "folder of checkpoints, logs and saved state", check=value_checks.folder)
     trainer: ContinuousTrainingConfig = section(ContinuousTrainingConfig)
     inference: InferenceConfig = section(InferenceConfig)
     weights: WeightsConfig = section(WeightsConfig)

@@ -18,20 +18,20 @@ _TIME = struct.Struct("<q")
 
 
 def clock() -> dict[str, Any]:
-    """What has to be kept beside pending tables so that `rebase` can tell how old their entries were."""
+    """What has to be saved beside pending tables so that `rebase` can tell how old their entries were."""
     return {"boot_id": boot_id(), "monotonic_ns": time.monotonic_ns()}
 
 
-def rebase(segment: bytes, record_bytes: int, entry_bytes: int, kept: Any) -> bytes:
-    """A pending table's segment that was kept at `kept` (see `clock`), with its times on the clock of this boot.
+def rebase(segment: bytes, record_bytes: int, entry_bytes: int, saved: Any) -> bytes:
+    """A pending table's segment that was saved at `saved` (see `clock`), with its times on the clock of this boot.
 
     Within a boot they are right as they are. After another they are set so that each decision has waited as long as it
-    had when it was kept. Damaged entries are left alone.
+    had when it was saved. Damaged entries are left alone.
     """
     now = clock()
-    if not isinstance(kept, dict) or kept.get("boot_id") == now["boot_id"]:
+    if not isinstance(saved, dict) or saved.get("boot_id") == now["boot_id"]:
         return segment
-    shift = now["monotonic_ns"] - int(kept["monotonic_ns"])
+    shift = now["monotonic_ns"] - int(saved["monotonic_ns"])
     data = bytearray(segment)
     for start in range(_HEADER_BYTES, len(data) - entry_bytes + 1, entry_bytes):
         ticket, checksum = _PREFIX.unpack_from(data, start)

@@ -48,7 +48,7 @@ class ProcessReading:
     """One process: `state` is one of layout.STATES, as the supervisor saw it unless the process has died since.
 
     `pid` is None unless the process lives. Times are seconds, None where nothing is known: `uptime_s`, `turned_s` since
-    the last turn of its main loop, `progress_age_s` the same while it lives. `is_supervised`: the supervisor keeps it.
+    the last turn of its main loop, `progress_age_s` the same while it lives. `is_supervised`: a supervisor has it.
     """
 
     __slots__ = ("is_supervised", "name", "pid", "progress_age_s", "restarts", "state", "turned_s", "uptime_s")
@@ -171,7 +171,7 @@ def read_lanes(control: Control) -> list[LaneReading]:
 
 
 def read_trainer(control: Control) -> ProcessReading:
-    """The trainer, whoever started it: a process that the supervisor keeps, one that said who it is, or a thread.
+    """The trainer, whoever started it: a process that the supervisor watches, one that said who it is, or a thread.
 
     Of a thread nothing is known but its turns.
     """

@@ -1,1 +1,1 @@
-"""The processes that a supervisor keeps: started, watched, adopted and stopped, each with its log."""
+"""The processes of a supervisor: started, watched, adopted and stopped, each with its log."""

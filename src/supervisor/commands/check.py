@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge it."""
+    """Ask it, and say in one line how it is."""
     try:
         shown = status.status(options.instance)
     except SegmentError as error:

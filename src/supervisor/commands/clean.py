@@ -20,7 +20,7 @@ _MAKING = 60.0
 """Seconds within which an incomplete instance is taken to be in the making."""
 
 EXAMPLE = "ctl clean"
-EXITS = "0 (what lives, or belongs to another user, is left alone and named); 1 it could not be kept, or is another's"
+EXITS = "0 (what lives, or belongs to another user, is left alone and named); 1 it could not be saved, or is another's"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`ctl config`: the settings in force and where each comes from; `--check` judges a file."""
+"""`ctl config`: the settings in force and where each comes from; `--check` validates a file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ EXITS = "0 the settings are good; 1 nothing runs under that name; 2 the file is 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--config", metavar="FILE", help="the file that `ctl up` would read (as there)")
-    parser.add_argument("--check", metavar="FILE", help="only judge this file")
+    parser.add_argument("--check", metavar="FILE", help="only validate this file")
     parser.add_argument("--instance", metavar="NAME", help="the settings of this running instance instead")
     parser.add_argument("--json", action="store_true", help="as one JSON object: path -> value and origin")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print or judge them."""
+    """Print or validate them."""
     if options.check is not None:
         if not Path(options.check).is_file():
             raise SupervisorError(f"{options.check}: there is no such file")

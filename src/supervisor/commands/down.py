@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 EXAMPLE = "ctl down --instance a"
 EXITS = (
     "0 nothing of the instance is left (also if nothing ran); 1 somebody holds it and does not end, or what it learned"
-    " cannot be kept: its shared memory is left in place then"
+    " cannot be saved: its shared memory is left in place then"
 )
 
 
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--discard",
         action="store_true",
-        help="throw away what shared memory holds instead of keeping it; checkpoints stay",
+        help="throw away what shared memory holds instead of saving it; checkpoints stay",
     )
 
 

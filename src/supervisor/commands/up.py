@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is ready, and run on")
     parser.add_argument("--config", metavar="FILE", help=f"configuration (default: {DEFAULT_CONFIG} if it is there)")
     parser.add_argument("--port", type=int, metavar="N", help="port of the bundled server (0: any free one)")
-    parser.add_argument("--fresh", action="store_true", help="start with empty rings, whatever the last stop kept")
+    parser.add_argument("--fresh", action="store_true", help="start with empty rings, whatever the last stop saved")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
 
 

@@ -92,7 +92,7 @@ def users(instance: str) -> list[str]:
 
 
 def is_supervised(control: Control, name: str) -> bool:
-    """True if the supervisor keeps this process; the configuration may leave one out."""
+    """True if the supervisor runs this process; the configuration may leave one out."""
     return bool(control.get(f"process.{name}.started_ns") or control.get(f"process.{name}.state"))
 
 

@@ -23,7 +23,7 @@ from ...shared.weights.flat_model import FlatModel
 log = logging.getLogger(__name__)
 
 _EVERY = 10
-"""Ticks from one judgement to the next; what came in between is taken in at once, which costs a tenth."""
+"""Ticks from one look to the next; what came in between is taken in at once, which costs a tenth."""
 _WINDOW, _PER_CHOICE = 500, 20
 """Newest decisions in which a choice must not have been taken: 500, and 20 for each choice of its head."""
 _EXPECTED = 20
@@ -32,9 +32,9 @@ _CHANCE = 0.001
 _TAKES = 20
 """Newest rewards of a choice that its mean is taken of, up to twice as many."""
 _AT_ONCE = 64
-"""Choices of a head that one judgement looks at."""
+"""Choices of a head that are looked at in one go."""
 _LARGEST = 1_000_000
-"""Numbers kept of a head's situations; a head of more choices times features is not watched."""
+"""Numbers stored of a head's situations; a head of more choices times features is not watched."""
 
 
 class _Head:
@@ -97,7 +97,7 @@ class ChoiceWatch:
         self._control.set("trainer.abandoned", 0)
 
     def tick(self, rows: NDArray[Any]) -> None:
-        """Take in the records (structured [n]) that are new since the last tick, and judge now and then."""
+        """Take in the records (structured [n]) that are new since the last tick, and look at them now and then."""
         if self._control.get("generation") != self._generation:
             self._restart()
         if len(rows):
@@ -112,7 +112,7 @@ class ChoiceWatch:
                 self._add(words.view(self._fresh[0].dtype))
             self._judge()
         except Exception:
-            log.exception("the choices of the newest decisions could not be judged")
+            log.exception("the choices of the newest decisions could not be examined")
         self._fresh.clear()
 
     def _add(self, rows: NDArray[Any]) -> None:

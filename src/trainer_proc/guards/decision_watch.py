@@ -14,7 +14,7 @@ from .reward_guard import RewardGuard, RewardScores, Score
 
 
 class DecisionWatch:
-    """Scores the newest decisions, and says when they earn clearly less than those of a version that was kept."""
+    """Scores the newest decisions, and says when they earn clearly less than those of a version that was saved."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The live guard: compares what decisions of recent versions earn with what those of the best kept version earned.
+"""The reward guard: compares what decisions of recent versions earn with what those of the best saved version earned.
 
 A decision's score is its actual reward, and 0 if the gate blocked it: a policy that gets everything blocked must not
 look as if nothing had happened. Scores come from the rings, in the order in which decisions were completed.
@@ -135,7 +135,7 @@ class RewardGuard:
         self._measure_again = 0
 
     def kept(self, version: int, score: Score | None) -> None:
-        """Checkpoint `version` was kept while decisions had this score."""
+        """Checkpoint `version` was saved while decisions had this score."""
         if score is None or self._measure_again:
             return
         if self.best is None or score.mean - score.error > self.best.mean - self.best.error:

@@ -123,6 +123,6 @@ def test_what_cannot_be_kept_is_not_swept(
     make(second)
     monkeypatch.setattr(clean, "list_segments", lambda: {first: [], second: []})
     assert clean.run(argparse.Namespace(instance=None, dry_run=False)) == 1
-    assert "could not be kept" in capsys.readouterr().out
+    assert "could not be saved" in capsys.readouterr().out
     assert list_segments(first)
     assert not list_segments(second)

@@ -1,4 +1,4 @@
-"""The live guard: it trips on a real loss, once, and not on noise."""
+"""The reward guard: it trips on a real loss, once, and not on noise."""
 
 from __future__ import annotations
 

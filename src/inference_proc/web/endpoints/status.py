@@ -155,7 +155,7 @@ class Rest:
         return JSON({"status": "success", "message": "the neural network was reset", "details": details})
 
     async def progress(self, request: Request) -> Response:
-        """The game's player progress is not kept here: always the defaults."""
+        """The game's player progress is not stored here: always the defaults."""
         return JSON({"success": True, "data": _PROGRESS, "message": "progress is not stored by this server"})
 
     async def client_logs(self, request: Request) -> Response:
