@@ -15,6 +15,7 @@ from ..shared.errors import SegmentError, SupervisorError
 from ..shared.memory.ownership import OWN, own_folder
 from ..shared.memory.processes import start_ticks
 from ..shared.memory.segments import foreign_segments, refuse_foreign, remove_instance
+from ..shared.memory.users import Claimed, living
 from .children import process_tree
 from .display import status
 from .lock import InstanceLock, holder
@@ -107,10 +108,10 @@ def clean_up(
     return done
 
 
-def _claim(instance: str, patience: float) -> status.Claimed:
+def _claim(instance: str, patience: float) -> Claimed:
     deadline = time.monotonic() + patience
     while True:
-        claimed = status.Claimed(instance)
+        claimed = Claimed(instance)
         if not claimed.held or time.monotonic() >= deadline:
             return claimed
         claimed.__exit__()
@@ -125,7 +126,7 @@ def _owners(instance: str) -> list[int]:
     if control is None:
         return []
     try:
-        return status.living(control)
+        return living(control)
     finally:
         control.close()
 

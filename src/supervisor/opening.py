@@ -12,6 +12,7 @@ from ..shared.configuration.config import parse
 from ..shared.errors import LayoutMismatch
 from ..shared.memory.control import Control
 from ..shared.memory.ownership import OWN
+from ..shared.memory.users import living, users
 from . import cleanup, creation
 from .creation import StartFailed, Wanted
 from .display import status
@@ -48,7 +49,7 @@ def adopt(wanted: Wanted) -> Opened | None:
     except LayoutMismatch as error:
         log.warning("%s", error)
         return None
-    pids = status.living(control)
+    pids = living(control)
     running = parse(schema["config"], f"instance {wanted.instance!r}", schema["folder"])
     is_same = creation.same_settings(running, wanted.config)
     if not pids and not is_same:
@@ -71,7 +72,7 @@ def create(wanted: Wanted, folder: Path, wait: Callable[[int], bool]) -> Opened:
 
     Raises StartFailed with the message of whoever could not create it.
     """
-    held = status.users(wanted.instance)
+    held = users(wanted.instance)
     if held:
         raise StartFailed(
             f"instance {wanted.instance!r} cannot be created anew: {', '.join(held)} of it are still in use"

@@ -11,6 +11,7 @@ import time
 from ..shared.commands import Answer, send
 from ..shared.errors import SupervisorError
 from ..shared.memory.ownership import ANYONE, OWN
+from ..shared.memory.users import living
 from .children import process_tree
 from .display import status
 from .lock import holder
@@ -41,7 +42,7 @@ def open_running(instance: str, whose: str = ANYONE) -> Control:
     Raises SupervisorError if nothing runs, ForeignFile if it is not open to this user or not that of `whose`.
     """
     control = status.open_control(instance, writable=True, whose=whose)
-    if control is None or not status.living(control):
+    if control is None or not living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     return control
 

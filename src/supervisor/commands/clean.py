@@ -8,6 +8,7 @@ import time
 from ...shared.errors import ForeignFile, SegmentError, TandemError
 from ...shared.memory.ownership import OWN, be_private
 from ...shared.memory.segments import list_segments, segment_path
+from ...shared.memory.users import living, users
 from .. import cleanup
 from ..display import status
 from ..lock import InstanceBusy, InstanceLock
@@ -73,7 +74,7 @@ def sweep(instance: str, dry_run: bool = False) -> str:
 
 def _alive(instance: str) -> str:
     """Who of the instance lives, in words; empty if nobody does."""
-    held = status.users(instance)
+    held = users(instance)
     if held:
         return f"somebody uses {', '.join(held)}"
     try:
@@ -83,7 +84,7 @@ def _alive(instance: str) -> str:
     if control is None:
         return "it is being created" if _is_new(instance) else ""
     try:
-        pids = status.living(control)
+        pids = living(control)
     finally:
         control.close()
     return f"process {', '.join(map(str, pids))}" if pids else ""

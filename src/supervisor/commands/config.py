@@ -12,6 +12,7 @@ from typing import Any
 
 from ...shared.configuration.config import PLAN_KEYS, Config, load, parse, read_reloaded, read_yaml
 from ...shared.errors import SupervisorError
+from ...shared.memory.users import living
 from ..display import status
 from .up import config_path
 
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 def running_config(instance: str) -> tuple[Config, set[str], str]:
     """The settings in force in a running instance, and its file; those that are not the default count as given."""
     control = status.open_control(instance)
-    if control is None or not status.living(control):
+    if control is None or not living(control):
         raise SupervisorError(f"nothing runs as instance {instance!r}")
     schema = control.schema
     config = parse(schema["config"], f"instance {instance!r}", schema["folder"])

@@ -8,6 +8,7 @@ import os
 from ...shared.errors import ForeignFile, SegmentError
 from ...shared.memory.ownership import owner_name
 from ...shared.memory.segments import list_segments, segment_path
+from ...shared.memory.users import users
 from ..display import status
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ def describe(name: str, parts: list[str]) -> dict[str, Any]:
     except ForeignFile:
         state, version = "closed", None
     if state == "stopped":
-        state = "attached" if status.users(name) else "dead"
+        state = "attached" if users(name) else "dead"
     size, owner = 0, None
     for part in parts:
         try:

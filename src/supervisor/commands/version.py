@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ...shared.memory.users import living
 from ..display import status
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the version."""
     control = status.open_control(options.instance)
-    if control is None or not status.living(control):
+    if control is None or not living(control):
         print(f"ctl: nothing runs as instance {options.instance!r}", file=sys.stderr)
         return 1
     if options.watch or options.wait is not None:
@@ -54,7 +55,7 @@ def _follow(options: argparse.Namespace) -> int:
     shown = -1
     while True:
         control = status.open_control(options.instance)
-        if control is None or not status.living(control):
+        if control is None or not living(control):
             print(f"ctl: instance {options.instance!r} is gone", file=sys.stderr)
             return 1
         version = control.get("version")

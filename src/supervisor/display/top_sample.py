@@ -12,6 +12,7 @@ from typing import Any
 
 from ...shared.memory.control import Control
 from ...shared.memory.latency import percentile
+from ...shared.memory.users import living
 from ...shared.telemetry.snapshot import Snapshot
 from . import status
 
@@ -88,7 +89,7 @@ class Reader:
         """One look; of an instance that does not run only the status."""
         control = status.open_control(self.instance)
         try:
-            if control is None or not status.living(control):
+            if control is None or not living(control):
                 self._before = None
                 return Reading(status.stopped(self.instance))
             snapshot = Snapshot(control)

@@ -20,6 +20,7 @@ from ...shared.errors import ForeignFile, SegmentError
 from ...shared.memory.control import Control
 from ...shared.memory.processes import module_command
 from ...shared.memory.segments import FOLDER, list_segments
+from ...shared.memory.users import living, users
 from .. import lock
 from ..display import status
 
@@ -121,7 +122,7 @@ def _own(instance: str) -> Control | None:
         control = status.open_control(instance)
     except (SegmentError, ForeignFile):
         return None
-    return control if control is not None and status.living(control) else None
+    return control if control is not None and living(control) else None
 
 
 def _memory() -> Iterator[Finding]:
@@ -160,7 +161,7 @@ def _stale() -> Iterator[Finding]:
     dead = []
     for name in list_segments():
         with contextlib.suppress(ForeignFile):
-            if lock.holder(name) == (0, 0) and not status.users(name) and _own(name) is None:
+            if lock.holder(name) == (0, 0) and not users(name) and _own(name) is None:
                 dead.append(name)
     if dead:
         yield Finding("warn", "segments", f"left by dead instances: {', '.join(dead)}", "ctl clean")
