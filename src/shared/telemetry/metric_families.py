@@ -14,8 +14,10 @@ from typing import Any
 
 from ..memory import layout
 from ..memory.latency import BOUNDS as BOUNDS
+from .lane_reading import LaneReading
 from .learning_reasons import NAMES
-from .snapshot import LaneReading, ProcessReading, Snapshot
+from .process_reading import ProcessReading
+from .snapshot import Snapshot
 
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels, and the value."""

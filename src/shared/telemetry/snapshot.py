@@ -7,12 +7,12 @@ or `dataclasses`: an operator's command reads an instance before those would be 
 
 from __future__ import annotations
 
-import time
-
 from ..memory import layout
 from ..memory.control import Control
 from ..memory.processes import is_same_process, start_ticks
+from .lane_reading import LaneReading, read_lanes
 from .learning_reasons import learning_notices, learning_reasons
+from .process_reading import ProcessReading, seconds_since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,69 +37,6 @@ _ACTIVE = ("starting", "running", "stopping")
 """States in which a process is there, if it lives."""
 _RECENT = 10.0
 """Seconds within which a trainer without a process id must have turned to count as running."""
-
-
-def seconds_since(monotonic_ns: int) -> float | None:
-    """Seconds since a moment on the monotonic clock; None for 0 (never)."""
-    return max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e9) if monotonic_ns else None
-
-
-class ProcessReading:
-    """One process: `state` is one of layout.STATES, as the supervisor saw it unless the process has died since.
-
-    `pid` is None unless the process lives. Times are seconds, None where nothing is known: `uptime_s`, `turned_s` since
-    the last turn of its main loop, `progress_age_s` the same while it lives. `is_supervised`: a supervisor has it.
-    """
-
-    __slots__ = ("is_supervised", "name", "pid", "progress_age_s", "restarts", "state", "turned_s", "uptime_s")
-
-    def __init__(self, name: str, is_supervised: bool = False, restarts: int = 0) -> None:
-        self.name = name
-        self.state = "stopped"
-        self.pid: int | None = None
-        self.uptime_s: float | None = None
-        self.restarts = restarts
-        self.turned_s: float | None = None
-        self.progress_age_s: float | None = None
-        self.is_supervised = is_supervised
-
-    def is_progressing(self, limit: float) -> bool:
-        """True if it lives and its main loop turned within the last `limit` seconds."""
-        return self.progress_age_s is not None and self.progress_age_s < limit
-
-
-class LaneReading:
-    """One lane that was ever claimed: its counters by name in `values`, and its owner as a process."""
-
-    __slots__ = ("capacity", "index", "owner", "pending_capacity", "values")
-
-    def __init__(self, control: Control, index: int) -> None:
-        self.index = index
-        self.values: dict[str, Any] = control.lane(index)
-        self.capacity: int = control.get("capacity")
-        self.pending_capacity: int = control.get("pending_capacity")
-        self.owner = _owner(index, self.values)
-
-    @property
-    def size(self) -> int:
-        """Completed experiences in its ring."""
-        return int(max(0, min(self.values["head"] - self.values["floor"], self.capacity)))
-
-    @property
-    def overwritten(self) -> int:
-        """Experiences that newer ones took the place of, those forgotten by a reset among them."""
-        return int(max(0, self.values["head"] - self.capacity))
-
-    @property
-    def cleared(self) -> int:
-        """Experiences that a reset forgot before they were overwritten."""
-        floor = self.values["floor"]
-        return int(min(floor, max(0, floor - self.overwritten)))
-
-    @property
-    def latency_counts(self) -> list[int]:
-        """Decisions in each bucket of durations (memory.latency has the bounds)."""
-        return [self.values[f"latency_{bucket}"] for bucket in range(layout.LATENCY_BUCKETS)]
 
 
 class Snapshot:
@@ -164,12 +101,6 @@ class Snapshot:
         return [lane for lane in self.lanes if lane.owner.pid is not None]
 
 
-def read_lanes(control: Control) -> list[LaneReading]:
-    """The lanes that a server process ever claimed."""
-    get = control.get
-    return [LaneReading(control, index) for index in range(get("lanes")) if get(f"lane.{index}.claims")]
-
-
 def read_trainer(control: Control) -> ProcessReading:
     """The trainer, whoever started it: a process that the supervisor watches, one that said who it is, or a thread.
 
@@ -203,16 +134,6 @@ def _process(control: Control, prefix: str, progress_ns: int) -> ProcessReading:
     reading.turned_s = seconds_since(progress_ns)
     if lives:
         reading.pid, reading.progress_age_s = pid, reading.turned_s
-    return reading
-
-
-def _owner(index: int, values: dict[str, Any]) -> ProcessReading:
-    reading = ProcessReading(f"server {index}")
-    owner = values["owner"]
-    reading.turned_s = seconds_since(values["progress_ns"])
-    if is_same_process(owner, values["owner_ticks"]):
-        reading.state = "running" if values["ready"] == owner else "starting"
-        reading.pid, reading.progress_age_s = owner, reading.turned_s
     return reading
 
 

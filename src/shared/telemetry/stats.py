@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from ..memory.control import Control
-from .snapshot import Snapshot, seconds_since
+from .process_reading import seconds_since
+from .snapshot import Snapshot
 
 _SUMMED = (
     "decided",

@@ -7,14 +7,9 @@ from ...shared.errors import SegmentInvalid, SegmentMissing
 from ...shared.memory.control import Control
 from ...shared.memory.processes import boot_id
 from ...shared.memory.users import living
-from ...shared.telemetry.snapshot import (
-    ProcessReading,
-    Snapshot,
-    read_lanes,
-    read_server,
-    read_trainer,
-    seconds_since,
-)
+from ...shared.telemetry.lane_reading import read_lanes
+from ...shared.telemetry.process_reading import ProcessReading, seconds_since
+from ...shared.telemetry.snapshot import Snapshot, read_server, read_trainer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

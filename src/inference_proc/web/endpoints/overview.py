@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ....shared.memory.latency import BOUNDS
-from ....shared.telemetry.snapshot import ProcessReading, Snapshot
+from ....shared.telemetry.process_reading import ProcessReading
+from ....shared.telemetry.snapshot import Snapshot
 from ....shared.telemetry.stats import stats_of
 
 if TYPE_CHECKING:
