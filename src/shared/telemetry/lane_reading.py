@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..memory import layout
 from ..memory.control import Control
 from ..memory.processes import is_same_process
@@ -10,6 +12,9 @@ from .process_reading import ProcessReading, seconds_since
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_REGULAR = 10
+"""Turns after which a server of the user's own is known to report its progress regularly, and is held to it."""
 
 
 class LaneReading:
@@ -60,3 +65,42 @@ def _owner(index: int, values: dict[str, Any]) -> ProcessReading:
         reading.state = "running" if values["ready"] == owner else "starting"
         reading.pid, reading.progress_age_s = owner, reading.turned_s
     return reading
+
+
+def lanes_of(control: Control, server: int) -> list[int]:
+    """Indices of the lanes that a supervised server serves from: `server` is the process id that its child has.
+
+    A server owns a lane for each of its processes, all of them in the session that the child leads. A lane counts while
+    its owner lives and has said that it serves. A server that attached by itself is of another session.
+    """
+    get, found = control.get, []
+    for index in range(get("lanes")):
+        owner = get(f"lane.{index}.owner")
+        if not owner or owner != get(f"lane.{index}.ready") or _session(owner) != server:
+            continue
+        # A worker that died may have left its number to another process of the session.
+        if is_same_process(owner, get(f"lane.{index}.owner_ticks")):
+            found.append(index)
+    return found
+
+
+def oldest_turn(control: Control, lanes: list[int]) -> int | None:
+    """The oldest last turn of those owners that report turns regularly, on the monotonic clock in nanoseconds.
+
+    None if none of them does. One process of a server that hangs is enough for the server to count as hung.
+    """
+    regular = [index for index in lanes if control.get(f"lane.{index}.progress") >= _REGULAR]
+    return min([control.get(f"lane.{index}.progress_ns") for index in regular], default=None)
+
+
+def newest_turn(control: Control, lanes: list[int]) -> int:
+    """The newest last turn of their owners, on the monotonic clock in nanoseconds; 0: none ever turned."""
+    return max([control.get(f"lane.{index}.progress_ns") for index in lanes], default=0)
+
+
+def _session(pid: int) -> int:
+    """The leader of a process's session; 0 if the process is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0

@@ -273,7 +273,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _process("tandem_process_uptime_seconds", "Seconds since the process was started.",
                  "`process.<name>.started_ns`", lambda process: _seconds(process.uptime_s), most=2),
         _process("tandem_process_progress_age_seconds", "Seconds since the last turn of its main loop.",
-                 "`trainer.progress_ns`, the newest `lane.<k>.progress_ns`, `supervisor.progress_ns`",
+                 "`trainer.progress_ns`, `lane.<k>.progress_ns` of the server's lanes, `supervisor.progress_ns`",
                  lambda process: _seconds(process.turned_s)),
         _lane("tandem_lane_up", "gauge", "1 if a server process owns the lane.", "`lane.<k>.owner`",
               lambda lane: float(lane.owner.pid is not None)),

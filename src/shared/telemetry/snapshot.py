@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..memory import layout
 from ..memory.control import Control
 from ..memory.processes import is_same_process, start_ticks
-from .lane_reading import LaneReading, read_lanes
+from .lane_reading import LaneReading, lanes_of, newest_turn, oldest_turn, read_lanes
 from .learning_reasons import learning_notices, learning_reasons
 from .process_reading import ProcessReading, seconds_since
 
@@ -138,14 +138,23 @@ def _process(control: Control, prefix: str, progress_ns: int) -> ProcessReading:
 
 
 def read_server(control: Control, lanes: list[LaneReading]) -> ProcessReading:
-    """The supervised server; of servers that attach by themselves, the first one that lives."""
-    newest = max([lane.values["progress_ns"] for lane in lanes], default=0)
-    reading = _process(control, "process.inference", newest)
+    """The supervised server; of servers that attach by themselves, the first one that lives.
+
+    A supervised server's last turn is that which the supervisor goes by (`oldest_turn`), and the newest before there is
+    one. Others' lanes say nothing about it.
+    """
+    reading = _process(control, "process.inference", 0)
     if reading.is_supervised:
+        if reading.pid is not None:
+            own = lanes_of(control, reading.pid)
+            turn = oldest_turn(control, own)
+            reading.turned_s = seconds_since(newest_turn(control, own) if turn is None else turn)
+            reading.progress_age_s = reading.turned_s
         return reading
     for lane in lanes:
         if lane.owner.pid is not None:
             reading.state, reading.pid = lane.owner.state, lane.owner.pid
-            reading.progress_age_s = lane.owner.progress_age_s
-            break
+            reading.progress_age_s = reading.turned_s = lane.owner.turned_s
+            return reading
+    reading.turned_s = seconds_since(newest_turn(control, [lane.index for lane in lanes]))
     return reading
