@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
+from ...shared.memory.processes import own_identity, uptime_of
 from ...shared.messages.handler import MessageHandler
 from .access import Access, read_token
 from .connections import Connections
@@ -38,13 +38,11 @@ class Serving:
             GenericHandler(engine, engine.application, config.inference.max_batch) if build is None else build(engine)
         )
         self.started = False
-        self._started_at = time.monotonic()
         self._stopping: asyncio.Event | None = None
 
     def begin(self) -> None:
-        """The time of the service begins, in the running event loop."""
+        """The service begins, in the running event loop."""
         self._stopping = asyncio.Event()
-        self._started_at = time.monotonic()
 
     def begin_stop(self) -> None:
         """End the responses that go on for long, so that a server that waits for them can stop."""
@@ -61,8 +59,8 @@ class Serving:
 
     @property
     def uptime(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started_at
+        """Seconds since this process started, as every surface counts."""
+        return uptime_of(own_identity()[1])
 
     def state(self) -> str:
         """`starting`, `running` or `degraded`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 _START = (
     "import sys; sys.path[:] = sys.path[1:] + sys.argv[1:2]; del sys.argv[1];"
@@ -53,6 +54,14 @@ def start_ticks(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def uptime_of(ticks: int) -> float:
+    """Seconds since a process started, from its start time in clock ticks since boot.
+
+    Counted on the clock that start times are taken from, which goes on while the machine sleeps.
+    """
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def is_same_process(pid: int, ticks: int) -> bool:

@@ -6,7 +6,7 @@ import os
 
 from ..memory import layout
 from ..memory.control import Control
-from ..memory.processes import is_same_process
+from ..memory.processes import is_same_process, uptime_of
 from .process_reading import ProcessReading, seconds_since
 
 TYPE_CHECKING = False
@@ -64,6 +64,7 @@ def _owner(index: int, values: dict[str, Any]) -> ProcessReading:
     if is_same_process(owner, values["owner_ticks"]):
         reading.state = "running" if values["ready"] == owner else "starting"
         reading.pid, reading.progress_age_s = owner, reading.turned_s
+        reading.uptime_s = uptime_of(values["owner_ticks"])
     return reading
 
 

@@ -13,8 +13,10 @@ def seconds_since(monotonic_ns: int) -> float | None:
 class ProcessReading:
     """One process: `state` is one of layout.STATES, as the supervisor saw it unless the process has died since.
 
-    `pid` is None unless the process lives. Times are seconds, None where nothing is known: `uptime_s`, `turned_s` since
-    the last turn of its main loop, `progress_age_s` the same while it lives. `is_supervised`: a supervisor has it.
+    `pid` is None unless the process lives. Times are seconds, None where nothing is known: `uptime_s` since the process
+    started, while it lives, `turned_s` since the last turn of its main loop, `progress_age_s` the same while it lives.
+    `is_supervised`: a supervisor has it. A trainer that is a thread has no process of its own: its `pid` is None,
+    and its uptime counts from its beginning.
     """
 
     __slots__ = ("is_supervised", "name", "pid", "progress_age_s", "restarts", "state", "turned_s", "uptime_s")
@@ -28,6 +30,11 @@ class ProcessReading:
         self.turned_s: float | None = None
         self.progress_age_s: float | None = None
         self.is_supervised = is_supervised
+
+    @property
+    def is_up(self) -> bool:
+        """True if it lives, whoever started it."""
+        return self.pid is not None or self.state == "running"
 
     def is_progressing(self, limit: float) -> bool:
         """True if it lives and its main loop turned within the last `limit` seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..memory import layout
 from ..memory.control import Control
-from ..memory.processes import is_same_process, start_ticks
+from ..memory.processes import is_same_process, start_ticks, uptime_of
 from .lane_reading import LaneReading, lanes_of, newest_turn, oldest_turn, read_lanes
 from .learning_reasons import learning_notices, learning_reasons
 from .process_reading import ProcessReading, seconds_since
@@ -104,23 +104,25 @@ class Snapshot:
 def read_trainer(control: Control) -> ProcessReading:
     """The trainer, whoever started it: a process that the supervisor watches, one that said who it is, or a thread.
 
-    Of a thread nothing is known but its turns.
+    Of a thread nothing is known but its turns, and when it began.
     """
     reading = _process(control, "process.trainer", control.get("trainer.progress_ns"))
     ready = control.get("trainer.ready")
-    if reading.is_supervised or (ready and not start_ticks(ready)):
+    ticks = start_ticks(ready) if ready else 0
+    if reading.is_supervised or (ready and not ticks):
         return reading
     is_turning = reading.turned_s is not None and reading.turned_s < _RECENT
     if ready or is_turning:
         reading.state, reading.pid, reading.progress_age_s = "running", ready or None, reading.turned_s
+        reading.uptime_s = uptime_of(ticks) if ready else seconds_since(control.get("metrics.started_ns"))
     return reading
 
 
 def _process(control: Control, prefix: str, progress_ns: int) -> ProcessReading:
     """A process that the segment names, by its process id and start time: another one of that number is not it."""
     get, name = control.get, prefix.rpartition(".")[2]
-    pid = get(f"{prefix}.pid")
-    lives = is_same_process(pid, get(f"{prefix}.start_ticks"))
+    pid, ticks = get(f"{prefix}.pid"), get(f"{prefix}.start_ticks")
+    lives = is_same_process(pid, ticks)
     if name == "supervisor":
         reading = ProcessReading(name, True)
         reading.state = "running" if lives else "stopped"
@@ -128,12 +130,11 @@ def _process(control: Control, prefix: str, progress_ns: int) -> ProcessReading:
         state, started = get(f"{prefix}.state"), get(f"{prefix}.started_ns")
         reading = ProcessReading(name, bool(started or state), get(f"{prefix}.restarts"))
         reading.state = layout.STATES[min(state, len(layout.STATES) - 1)]
-        reading.uptime_s = seconds_since(started) if lives else None
         if pid and not lives and reading.state in _ACTIVE:
             reading.state = "stopped"
     reading.turned_s = seconds_since(progress_ns)
     if lives:
-        reading.pid, reading.progress_age_s = pid, reading.turned_s
+        reading.pid, reading.uptime_s, reading.progress_age_s = pid, uptime_of(ticks), reading.turned_s
     return reading
 
 
@@ -153,7 +154,7 @@ def read_server(control: Control, lanes: list[LaneReading]) -> ProcessReading:
         return reading
     for lane in lanes:
         if lane.owner.pid is not None:
-            reading.state, reading.pid = lane.owner.state, lane.owner.pid
+            reading.state, reading.pid, reading.uptime_s = lane.owner.state, lane.owner.pid, lane.owner.uptime_s
             reading.progress_age_s = reading.turned_s = lane.owner.turned_s
             return reading
     reading.turned_s = seconds_since(newest_turn(control, [lane.index for lane in lanes]))

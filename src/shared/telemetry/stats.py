@@ -51,6 +51,7 @@ def stats_of(snapshot: Snapshot, config: dict[str, Any]) -> dict[str, Any]:
             "model_version": snapshot.version,
             "steps_per_second": rate,
             "paused": snapshot.is_paused,
+            "uptime_seconds": _uptime(snapshot, enabled),
             **_training(snapshot.metrics),
         },
         "buffer": buffer_of(snapshot),
@@ -64,6 +65,12 @@ def stats_of(snapshot: Snapshot, config: dict[str, Any]) -> dict[str, Any]:
         },
         "config": config,
     }
+
+
+def _uptime(snapshot: Snapshot, enabled: bool) -> float:
+    """Seconds that the trainer lives; 0 if it does not. In coupled training since the server began to train."""
+    seconds = snapshot.trainer.uptime_s if enabled else seconds_since(snapshot.metrics["started_ns"])
+    return seconds or 0.0
 
 
 def _training(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +88,6 @@ def _training(metrics: dict[str, Any]) -> dict[str, Any]:
         "average_step_time_ms": metrics["average_step_ms"],
         "skipped_steps": metrics["skipped_steps"],
         "overruns": metrics["overruns"],
-        "uptime_seconds": seconds_since(metrics["started_ns"]) or 0.0,
         **{name: known(name) for name in _SINCE_THE_FIRST_STEP},
         "policy_lag": {"mean": known("lag_mean"), "max": known("lag_max")},
         "refused": metrics["refused"],

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from tandem.shared.memory.processes import boot_id, is_same_process, own_identity, start_ticks
+import pytest
+from tandem.shared.memory.processes import boot_id, is_same_process, own_identity, start_ticks, uptime_of
 
 
 def test_own_identity_is_this_process() -> None:
@@ -25,6 +28,19 @@ def test_another_start_time_is_another_process() -> None:
     assert not is_same_process(pid, ticks + 1)
     assert not is_same_process(pid, 0)
     assert not is_same_process(0, ticks)
+
+
+def test_an_uptime_counts_from_the_start() -> None:
+    """As the kernel counts the time since boot, and never below 0."""
+    ticks = own_identity()[1]
+    since_boot = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    assert uptime_of(ticks) == pytest.approx(since_boot - ticks / os.sysconf("SC_CLK_TCK"), abs=0.1)
+    before = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    ticks = start_ticks(child.pid)
+    assert 0 <= uptime_of(ticks) <= time.monotonic() - before + 0.02
+    child.communicate(b"\n", timeout=20)
+    assert uptime_of(ticks + 10**9) == 0.0
 
 
 def test_a_zombie_is_not_alive(wait_until: Callable[..., Any]) -> None:

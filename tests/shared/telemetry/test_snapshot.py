@@ -146,13 +146,14 @@ def test_a_dead_supervised_server_is_no_other(control: Control, start: Callable[
 
 
 def test_a_server_that_attached_by_itself(control: Control, start: Callable[[], Server]) -> None:
-    """Without a supervised one the first that lives is shown: its process, state and turns."""
+    """Without a supervised one the first that lives is shown: its process, state, turns and uptime."""
     gone, here = 2**22 + 1, start()[0]
     own(control, 0, gone, turned_s=0)
     own(control, 1, here, turned_s=7, ready=False)
     reading = server(control)
     assert (reading.pid, reading.state, reading.is_supervised) == (here, "starting", False)
     assert reading.progress_age_s == reading.turned_s == pytest.approx(7, abs=5)
+    assert reading.uptime_s == pytest.approx(0, abs=20)
     own(control, 1, here, turned_s=7)
     assert server(control).state == "running"
     assert [lane.index for lane in Snapshot(control).servers] == [1]
@@ -190,6 +191,7 @@ def test_a_trainer_that_said_who_it_is(control: Control, start: Callable[[], Ser
     reading = read_trainer(control)
     assert (reading.state, reading.pid, reading.is_supervised) == ("running", pid, False)
     assert reading.progress_age_s == pytest.approx(500, abs=5)
+    assert reading.uptime_s == pytest.approx(0, abs=20)
     control.set("trainer.ready", 2**22 + 1)
     control.set("trainer.progress_ns", ago(0))
     reading = read_trainer(control)
@@ -197,12 +199,43 @@ def test_a_trainer_that_said_who_it_is(control: Control, start: Callable[[], Ser
 
 
 def test_a_trainer_that_is_a_thread_of_the_server(control: Control) -> None:
-    """It has no process id: it runs for as long as it turns."""
+    """It has no process id: it runs for as long as it turns, since it began to."""
+    control.set("metrics.started_ns", ago(70))
     control.set("trainer.progress_ns", ago(1))
     reading = read_trainer(control)
     assert (reading.state, reading.pid, reading.is_supervised) == ("running", None, False)
     assert reading.progress_age_s == pytest.approx(1, abs=2)
+    assert reading.uptime_s == pytest.approx(70, abs=2)
     control.set("trainer.progress_ns", ago(60))
     reading = read_trainer(control)
     assert (reading.state, reading.uptime_s, reading.progress_age_s) == ("stopped", None, None)
     assert reading.turned_s == pytest.approx(60, abs=2)
+
+
+def test_every_uptime_counts_from_the_start_of_the_process(control: Control) -> None:
+    """Of the trainer, the server, the owner of a lane and the supervisor alike, however each is known."""
+    pid, ticks = own_identity()
+    expected = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    control.set("supervisor.pid", pid)
+    control.set("supervisor.start_ticks", ticks)
+    own(control, 0, pid, turned_s=0)
+    control.set("trainer.ready", pid)
+    for _ in range(2):  # at first without a supervisor's word
+        snapshot = Snapshot(control)
+        readings = (snapshot.trainer, snapshot.server, snapshot.supervisor, snapshot.lanes[0].owner)
+        assert [reading.uptime_s for reading in readings] == pytest.approx([expected] * 4, abs=2)
+        for name in ("trainer", "inference"):
+            supervise(control, name, pid)
+
+
+def test_up_is_said_of_every_process_that_lives(control: Control) -> None:
+    """Supervised or not, also of a trainer that is a thread; never of one that is dead."""
+    pid, ticks = own_identity()
+    control.set("trainer.progress_ns", ago(0))
+    own(control, 0, pid, turned_s=0)
+    snapshot = Snapshot(control)
+    assert (snapshot.trainer.is_up, snapshot.server.is_up, snapshot.supervisor.is_up) == (True, True, False)
+    supervise(control, "trainer", pid, ticks=ticks + 1)
+    control.set("lane.0.owner_ticks", ticks + 1)
+    snapshot = Snapshot(control)
+    assert (snapshot.trainer.is_up, snapshot.server.is_up) == (False, False)

@@ -12,7 +12,6 @@ from ....shared.telemetry.stats import stats_of
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..serving import Serving
 
 _COLUMNS = ("version", "time", "loss", "reward", "actual_reward", "event")
 _FRESH = 0.5
@@ -22,8 +21,7 @@ _FRESH = 0.5
 class LiveView:
     """The live picture of one service's instance."""
 
-    def __init__(self, service: Serving, engine: Engine) -> None:
-        self._service = service
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._control = engine.control
         self._config = engine.control.schema["config"]
@@ -70,8 +68,6 @@ class LiveView:
             server = _process(lane.owner, limit)
             if lane.owner.pid == snapshot.server.pid and snapshot.server.is_supervised:
                 server = {**_process(snapshot.server, limit), "progress_age_s": lane.owner.progress_age_s}
-            if lane.index == self._engine.lane.index:
-                server["uptime_s"] = self._service.uptime
             processes[lane.owner.name] = server
         return processes
 

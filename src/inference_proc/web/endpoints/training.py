@@ -48,7 +48,7 @@ class TrainingApi:
     def __init__(self, service: Serving, engine: Engine) -> None:
         self._service = service
         self._control = engine.control
-        self._live = LiveView(service, engine)
+        self._live = LiveView(engine)
         self._reader = ReplayReader(engine.control, engine.instance.records)
         self._streams = 0
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from server_kit import ask, browser_observation
+from tandem.shared.memory.processes import own_identity, uptime_of
 
 
 def append_steps(server: Any, first: int, last: int) -> None:
@@ -40,6 +41,27 @@ def test_the_picture_has_statistics_steps_processes_and_times(start_server: Call
     assert body["processes"]["trainer"]["state"] == "stopped"
     assert body["processes"]["server 0"]["healthy"] is True
     assert body["troubles"]
+
+
+def test_every_uptime_is_that_of_the_process(server: Any) -> None:
+    """The service began later than its process; every endpoint says how long the process lives."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = parser.text_string_to_metric_families(server.get("/metrics").text)
+    scraped = {
+        sample.labels["process"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "tandem_process_uptime_seconds"
+    }
+    shown = {
+        "the dashboard": server.get("/api/training/live").json()["processes"]["server 0"]["uptime_s"],
+        "health": server.get("/health").json()["system_metrics"]["uptime_seconds"],
+        "the status": server.get("/system/status").json()["uptime_seconds"],
+        "the decision dashboard": server.get("/api/nn-dashboard").json()["uptime_seconds"],
+        "metrics": scraped["inference"],
+    }
+    expected = uptime_of(own_identity()[1])
+    assert shown == {name: pytest.approx(expected, abs=1.0) for name in shown}
 
 
 def test_a_decisions_duration_lies_within_the_bound_of_its_bucket() -> None:
