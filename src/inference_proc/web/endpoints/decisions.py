@@ -1,8 +1,8 @@
 """The data of the decision dashboard: what was decided, what the gate said, how training goes.
 
-Computed from the rings, the control segment and the gate's statistics when it is asked for. Names of action heads and
-gate components come from the application: a head `spawn_chunk` becomes `chunk_frequency`, one with labels `spawn_type`
-becomes `type_counts`.
+Computed from the rings, a snapshot of the instance and the gate's statistics when it is asked for. Names of action
+heads and gate components come from the application: a head `spawn_chunk` becomes `chunk_frequency`, one with labels
+`spawn_type` becomes `type_counts`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from ....shared.application import ActionHead
 from ....shared.experiences.records import SEND
 from ....shared.experiences.sampler import ReplayReader
-from ....shared.telemetry.stats import buffer_stats
+from ....shared.telemetry.stats import training_stats
 from ..json_response import JSON, problem
 
 if TYPE_CHECKING:
@@ -94,20 +94,19 @@ class NnDashboard:
         }
 
     def _training(self, rows: NDArray[Any]) -> dict[str, Any]:
-        control = self._engine.control
-        steps = control.get("metrics.total_steps")
-        stepped = bool(control.get("metrics.training_steps"))
+        stats = training_stats(self._engine.control)
+        steps = stats["training"]["total_steps"]
         actual = rows["actual_reward"][~np.isnan(rows["actual_reward"])]
-        history = control.history(limit=_HISTORY)
+        history = self._engine.control.history(limit=_HISTORY)
         return {
             "loss_history": [row["loss"] for row in history if row["event"] == 0],
             "simulation_rewards": rows["expected_reward"][-_REWARDS:].tolist(),
             "real_rewards": actual[-_REWARDS:].tolist(),
             "total_steps": steps,
-            "avg_loss": control.get("metrics.average_loss") if stepped else None,
+            "avg_loss": stats["training"]["average_loss"],
             "avg_reward": float(actual[-_HISTORY:].mean()) if len(actual) else None,
-            "model_version": self._engine.model_version,
-            "buffer_size": buffer_stats(control)["size"],
+            "model_version": stats["model_version"],
+            "buffer_size": stats["buffer"]["size"],
             "stats": {"training_count": steps},
         }
 

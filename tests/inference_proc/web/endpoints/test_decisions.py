@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from server_kit import ask, browser_observation
+from tandem.inference_proc.web.endpoints.decisions import NnDashboard
+from tandem.shared.telemetry.stats import training_stats
 
 
 def play(server: Any, count: int, **options: Any) -> list[dict[str, Any]]:
@@ -86,6 +88,28 @@ def test_it_shows_what_was_decided(start_server: Callable[..., Any]) -> None:
     entropy = body["entropy"]
     assert {"current", "max", "ratio", "effective_actions", "total_actions", "history", "health"} <= set(entropy)
     assert entropy["health"] == "healthy"
+
+
+@pytest.mark.parametrize("loss", [0.25, float("nan"), float("inf")])
+def test_training_is_shown_as_everywhere(start_server: Callable[..., Any], loss: float) -> None:
+    """Steps, loss, version and size are those of the statistics, also where there is no finite loss to show."""
+    server = start_server()
+    play(server, 3, queen=0.0)
+    control = server.engine.control
+    for name, value in {"total_steps": 40, "training_steps": 7, "average_loss": loss}.items():
+        control.set(f"metrics.{name}", value)
+    stats = training_stats(control)
+    shown = NnDashboard(server.service, server.engine).collect()["training"]
+    expected = {
+        "total_steps": stats["training"]["total_steps"],
+        "avg_loss": stats["training"]["average_loss"],
+        "model_version": stats["model_version"],
+        "buffer_size": stats["buffer"]["size"],
+        "stats": {"training_count": stats["training"]["total_steps"]},
+    }
+    assert {name: shown[name] for name in expected} == expected
+    assert shown["total_steps"] == 40
+    assert shown["buffer_size"] == 3
 
 
 def test_a_reset_starts_the_counts_again_and_keeps_what_was_learned(start_server: Callable[..., Any]) -> None:
