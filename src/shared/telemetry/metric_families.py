@@ -45,9 +45,9 @@ class Family:
         return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
 
 
-def _seconds(age: float | None) -> float:
-    """NaN in place of None (never)."""
-    return math.nan if age is None else age
+def _or_nan(value: float | None) -> float:
+    """NaN in place of None (unknown)."""
+    return math.nan if value is None else value
 
 
 def _value(name: str, kind: str, help: str, source: str, read: Callable[[Snapshot], float]) -> Family:
@@ -64,10 +64,15 @@ def _metric(name: str, kind: str, help: str, metric: str, scale: float = 1.0) ->
 
 
 def _learned(name: str, help: str, metric: str, scale: float = 1.0) -> Family:
-    """A gauge that means nothing before the first training step."""
+    """A gauge that means nothing before the trainer's first step."""
+    return _value(name, "gauge", help, f"metrics.{metric}", lambda snapshot: _or_nan(snapshot.learned(metric)) * scale)
+
+
+def _live(name: str, help: str, metric: str) -> Family:
+    """A gauge of the live guard, which says itself what it does not know; it means nothing before the first step."""
 
     def read(snapshot: Snapshot) -> float:
-        return float(snapshot.metrics[metric] * scale) if snapshot.metrics["total_steps"] else math.nan
+        return float(snapshot.metrics[metric]) if snapshot.metrics["total_steps"] else math.nan
 
     return _value(name, "gauge", help, f"metrics.{metric}", read)
 
@@ -98,7 +103,7 @@ def _problems(snapshot: Snapshot) -> Iterator[Sample]:
 
 def _lag(snapshot: Snapshot) -> Iterator[Sample]:
     for statistic in ("mean", "max"):
-        yield (statistic,), snapshot.metrics[f"lag_{statistic}"] if snapshot.metrics["total_steps"] else math.nan
+        yield (statistic,), _or_nan(snapshot.learned(f"lag_{statistic}"))
 
 
 def _decisions(snapshot: Snapshot) -> Iterator[Sample]:
@@ -145,7 +150,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _value("tandem_model_version", "gauge", "Version of the newest published weights.", "version",
                lambda snapshot: snapshot.version),
         _value("tandem_model_version_age_seconds", "gauge", "Seconds since that version was published.",
-               "published_ns", lambda snapshot: _seconds(snapshot.model_age_s)),
+               "published_ns", lambda snapshot: _or_nan(snapshot.model_age_s)),
         _number("tandem_model_published_timestamp_seconds", "gauge", "When it was published, seconds since 1970.",
                "published_at"),
         _number("tandem_model_rollbacks", "counter", "Rollbacks, asked for or made by the reward guard.", "rollbacks"),
@@ -208,14 +213,14 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _learned("tandem_training_step_seconds", "Mean duration of the last 100 steps.", "average_step_ms",
                  1e-3),
         _learned("tandem_training_last_step_seconds", "Duration of the last step.", "last_step_ms", 1e-3),
-        _learned("tandem_live_pass_ratio", "Share of decisions that the gate let through, in the reward guard's"
-                 " window.", "pass_rate"),
-        _learned("tandem_live_reward", "Mean actual reward of executed decisions in that window.",
-                 "live_reward"),
-        _learned("tandem_live_score", "Mean actual reward in that window, a blocked decision counting 0.",
-                 "live_score"),
-        _learned("tandem_live_best_score", "Score of the best version saved, to which the reward guard compares.",
-                 "live_best"),
+        _live("tandem_live_pass_ratio", "Share of decisions that the gate let through, in the reward guard's window.",
+              "pass_rate"),
+        _live("tandem_live_reward", "Mean actual reward of executed decisions in that window.",
+              "live_reward"),
+        _live("tandem_live_score", "Mean actual reward in that window, a blocked decision counting 0.",
+              "live_score"),
+        _live("tandem_live_best_score", "Score of the best version saved, to which the reward guard compares.",
+              "live_best"),
         _metric("tandem_live_best_version", "gauge", "That version; 0: none yet.", "live_best_version"),
     )),
     ("Decisions", (
@@ -273,14 +278,14 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                  "`process.<name>.restarts`", lambda process: process.restarts, kind="counter", most=2),
         _process("tandem_process_uptime_seconds", "Seconds since the process started.",
                  "`process.<name>.start_ticks`, or else `lane.<k>.owner_ticks`",
-                 lambda process: _seconds(process.uptime_s), most=2),
+                 lambda process: _or_nan(process.uptime_s), most=2),
         _process("tandem_process_progress_age_seconds", "Seconds since the last turn of its main loop.",
                  "`trainer.progress_ns`, `lane.<k>.progress_ns` of the server's lanes, `supervisor.progress_ns`",
-                 lambda process: _seconds(process.turned_s)),
+                 lambda process: _or_nan(process.turned_s)),
         _lane("tandem_lane_up", "gauge", "1 if a server process owns the lane.", "`lane.<k>.owner`",
               lambda lane: float(lane.owner.pid is not None)),
         _lane("tandem_lane_progress_age_seconds", "gauge", "Seconds since the last turn of the owner's main loop.",
-              "`lane.<k>.progress_ns`", lambda lane: _seconds(lane.owner.turned_s)),
+              "`lane.<k>.progress_ns`", lambda lane: _or_nan(lane.owner.turned_s)),
     )),
 )  # fmt: skip
 

@@ -7,6 +7,8 @@ or `dataclasses`: an operator's command reads an instance before those would be 
 
 from __future__ import annotations
 
+import math
+
 from ..memory import layout
 from ..memory.control import Control
 from ..memory.processes import is_same_process, start_ticks, uptime_of
@@ -73,6 +75,15 @@ class Snapshot:
     def total(self, name: str) -> Any:
         """Sum of a counter over the lanes."""
         return sum(lane.values[name] for lane in self.lanes)
+
+    def learned(self, name: str) -> float | None:
+        """A mean over the last training steps, or a figure of the last one, by its name in `metrics`.
+
+        None before the first step of this trainer process, which may have taken over an instance that is older, and
+        where the figure is no finite number.
+        """
+        value: float = self.metrics[name]
+        return value if self.metrics["training_steps"] and math.isfinite(value) else None
 
     @property
     def size(self) -> int:

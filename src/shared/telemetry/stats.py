@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..memory.control import Control
@@ -52,7 +51,7 @@ def stats_of(snapshot: Snapshot, config: dict[str, Any]) -> dict[str, Any]:
             "steps_per_second": rate,
             "paused": snapshot.is_paused,
             "uptime_seconds": _uptime(snapshot, enabled),
-            **_training(snapshot.metrics),
+            **_training(snapshot),
         },
         "buffer": buffer_of(snapshot),
         "model": {
@@ -73,11 +72,8 @@ def _uptime(snapshot: Snapshot, enabled: bool) -> float:
     return seconds or 0.0
 
 
-def _training(metrics: dict[str, Any]) -> dict[str, Any]:
-    def known(name: str) -> float | None:
-        value: float = metrics[name]
-        return value if metrics["training_steps"] and math.isfinite(value) else None
-
+def _training(snapshot: Snapshot) -> dict[str, Any]:
+    metrics, learned = snapshot.metrics, snapshot.learned
     return {
         "training_steps": metrics["training_steps"],
         "total_steps": metrics["total_steps"],
@@ -88,8 +84,8 @@ def _training(metrics: dict[str, Any]) -> dict[str, Any]:
         "average_step_time_ms": metrics["average_step_ms"],
         "skipped_steps": metrics["skipped_steps"],
         "overruns": metrics["overruns"],
-        **{name: known(name) for name in _SINCE_THE_FIRST_STEP},
-        "policy_lag": {"mean": known("lag_mean"), "max": known("lag_max")},
+        **{name: learned(name) for name in _SINCE_THE_FIRST_STEP},
+        "policy_lag": {"mean": learned("lag_mean"), "max": learned("lag_max")},
         "refused": metrics["refused"],
         "shortened": metrics["shortened"],
         "clipped_rewards": metrics["clipped_rewards"],

@@ -94,8 +94,9 @@ class _Page:
             self._graph("entropy", entropy, "entropy"),
             [
                 _label("lag"),
-                (f"mean {metrics['lag_mean']:.1f}, max {metrics['lag_max']:.0f} versions", ""),
-                (f"   step {metrics['average_step_ms']:.1f} ms   gradient {_number(metrics['gradient_norm'])}", ""),
+                (f"mean {_fixed(metrics['lag_mean'], 1)}, max {_fixed(metrics['lag_max'], 0)} versions", ""),
+                (f"   step {_fixed(metrics['average_step_ms'], 1)} ms", ""),
+                (f"   gradient {_number(metrics['gradient_norm'])}", ""),
             ],
             [
                 _label("steps"),
@@ -200,6 +201,10 @@ def _warning(name: str, count: float) -> Span:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "-"
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def _age(seconds: float | None) -> str:

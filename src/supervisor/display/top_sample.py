@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -32,18 +33,20 @@ _SUMMED = (
     "errors",
     "unmatched",
 )
-_METRICS = (
-    "steps_per_second",
+_LEARNED = (
     "average_loss",
     "mean_reward",
     "actual_reward",
-    "live_score",
-    "live_best",
     "entropy",
     "gradient_norm",
     "lag_mean",
     "lag_max",
     "average_step_ms",
+)
+_METRICS = (
+    "steps_per_second",
+    "live_score",
+    "live_best",
     "total_steps",
     "total_errors",
     "skipped_steps",
@@ -59,7 +62,7 @@ class Reading:
     status: dict[str, Any]
     """As `ctl status --json`."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the group `metrics.` of the control segment."""
+    """Of the group `metrics.` of the control segment; NaN: not known yet."""
     lanes: dict[str, int] = field(default_factory=dict)
     """Counters summed over all lanes."""
     rollbacks: int = 0
@@ -110,6 +113,9 @@ class Reader:
 
     def _fill(self, reading: Reading, snapshot: Snapshot) -> None:
         reading.metrics = {name: snapshot.metrics[name] for name in _METRICS}
+        for name in _LEARNED:
+            known = snapshot.learned(name)
+            reading.metrics[name] = math.nan if known is None else known
         reading.lanes = {name: snapshot.total(name) for name in _SUMMED}
         reading.rollbacks = snapshot.numbers["rollbacks"]
         reading.restored_version = snapshot.numbers["restored_version"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from math import nan
 from typing import Any
 
 import pytest
@@ -13,8 +14,12 @@ from tandem.shared.memory import layout
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.processes import own_identity, start_ticks
 from tandem.shared.telemetry.lane_reading import read_lanes
+from tandem.shared.telemetry.metric_families import FAMILIES
 from tandem.shared.telemetry.snapshot import Snapshot, read_server, read_trainer
+from tandem.shared.telemetry.stats import stats_of
 from tandem.supervisor.children.probes import ServerProbe
+from tandem.supervisor.display import status
+from tandem.supervisor.display.top_sample import Reader, Reading
 
 RUNNING, BACKOFF = layout.STATES.index("running"), layout.STATES.index("backoff")
 Server = tuple[int, int]
@@ -226,6 +231,30 @@ def test_every_uptime_counts_from_the_start_of_the_process(control: Control) -> 
         assert [reading.uptime_s for reading in readings] == pytest.approx([expected] * 4, abs=2)
         for name in ("trainer", "inference"):
             supervise(control, name, pid)
+
+
+def test_what_was_learned_is_unknown_before_the_trainers_first_step(control: Control) -> None:
+    """A trainer that took over has no means yet, whatever the one before it left; statistics, metrics, top say so."""
+    for name, value in {"total_steps": 500, "training_steps": 0, "average_loss": 0.5, "lag_max": 3.0}.items():
+        control.set(f"metrics.{name}", value)
+
+    def shown() -> list[Any]:
+        snapshot = Snapshot(control)
+        scraped = {family.name: dict(family.read(snapshot)) for family in FAMILIES if "training_l" in family.name}
+        reading = Reading(status.stopped(control.instance))
+        Reader(control.instance)._fill(reading, snapshot)
+        of_stats = stats_of(snapshot, {"trainer": {"enabled": True}, "supervisor": {"hang_timeout": 10.0}})["training"]
+        return [
+            (of_stats["average_loss"], of_stats["policy_lag"]["max"]),
+            (scraped["tandem_training_loss"][()], scraped["tandem_training_lag_versions"][("max",)]),
+            (reading.metrics["average_loss"], reading.metrics["lag_max"]),
+        ]
+
+    assert shown() == [(None, None), pytest.approx((nan, nan), nan_ok=True), pytest.approx((nan, nan), nan_ok=True)]
+    control.set("metrics.training_steps", 1)
+    assert shown() == [(0.5, 3.0)] * 3
+    control.set("metrics.average_loss", nan)
+    assert shown()[0] == (None, 3.0)
 
 
 def test_up_is_said_of_every_process_that_lives(control: Control) -> None:

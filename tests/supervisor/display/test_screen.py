@@ -90,6 +90,16 @@ def test_before_the_first_step_nothing_is_made_up() -> None:
     assert "nats" not in text
 
 
+def test_what_is_not_known_yet_is_a_dash() -> None:
+    """A trainer that has just taken over has no means of steps."""
+    taken_over = reading()
+    for name in ("average_loss", "lag_mean", "lag_max", "average_step_ms", "gradient_norm"):
+        taken_over.metrics[name] = float("nan")
+    text = plain(compose(Reader("nobody"), taken_over))
+    assert "mean -, max - versions   step - ms   gradient -" in text
+    assert "nan" not in text
+
+
 def test_a_stopped_instance_is_said_to_be_stopped() -> None:
     """Of an instance that does not run, only that is shown."""
     text = plain(compose(Reader("nobody"), Reading(status.stopped("nobody"))))
