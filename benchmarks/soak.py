@@ -202,9 +202,9 @@ class Soak:
 
     def _judge_weights(self, before: int) -> None:
         version = self.subscriber.version
-        slot = f"slot.{version % self.slots.count}"
-        stored = self.control.get(f"{slot}.checksum")
-        if self.control.get(f"{slot}.sequence") == 2 * version:
+        index = self.slots.find(version)
+        stored = self.control.get(f"slot.{max(0, index)}.checksum")
+        if index >= 0 and self.slots.find(version) == index:
             self.counts["reads"] += 1
             if checksum(self.flat) != stored:
                 self.wrong("torn weights", f"version {version}")

@@ -32,7 +32,7 @@ enum { /* offsets from the tables of docs/shared-memory.md */
 };
 
 #define MAGIC UINT64_C(0x01004D45444E4154)
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 #define TRIES 1000
 
 static const char *folder(void) {
@@ -95,9 +95,12 @@ int main(int count, char **arguments) {
 
     for (int attempt = 0; attempt < TRIES; attempt++) {
         uint64_t version = load(control, VERSION_AT);
-        size_t entry = SLOT_TABLE_AT + SLOT_STRIDE * (size_t)(version % slots);
+        uint64_t index = 0; /* of the slot that holds this version; of any if none does any more */
+        while (index + 1 < slots && load(control, SLOT_TABLE_AT + SLOT_STRIDE * index + SEQUENCE_AT) != 2 * version)
+            index++;
+        size_t entry = SLOT_TABLE_AT + SLOT_STRIDE * (size_t)index;
         char part[32];
-        snprintf(part, sizeof part, "weights%llu", (unsigned long long)(version % slots));
+        snprintf(part, sizeof part, "weights%llu", (unsigned long long)index);
         const unsigned char *slot = map(instance, part, &slot_size);
         if (slot_size != offset + length) {
             fprintf(stderr, "%s: has another size than the control segment says\n", part);

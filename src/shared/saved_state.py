@@ -94,8 +94,9 @@ def _write(control: Control, target: Path) -> None:
         for part in (f"{name}{lane}" for name in _LANE_PARTS):
             files[part] = copy_synced(segment_path(control.instance, part), target / part)
     version: int = control.get("version")
-    slot = version % control.get("slots")
-    if control.get(f"slot.{slot}.sequence") == 2 * version:
+    slots = range(control.get("slots"))
+    slot = next((index for index in slots if control.get(f"slot.{index}.sequence") == 2 * version), None)
+    if slot is not None:
         files[WEIGHTS] = copy_synced(segment_path(control.instance, f"weights{slot}"), target / WEIGHTS)
     lanes = [
         {name: value for name, value in control.lane(lane).items() if name not in _NOT_SAVED}

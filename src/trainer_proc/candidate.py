@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RANDOM = "random.torch"
 """The state of torch's random numbers, among the optimiser's tensors in a checkpoint."""
+_UNREADABLE = "the newest published weights cannot be read; restart the instance"
 _GIVE_UP_STATE = 5
 """After so many steps in a row that came to nothing, the learner's state is suspected too."""
 
@@ -190,13 +191,16 @@ class Candidate:
 
     def in_force(self) -> torch.Tensor:
         """The published weights on the learner's device: uint8 [bytes]. Nobody else publishes, so the slot is quiet."""
-        slot = self.slots.data[self.version % self.slots.count]
+        index = self.slots.find(self.version)
+        if index < 0:
+            raise TrainerFailed(_UNREADABLE)
+        slot = self.slots.data[index]
         return slot if self.device.type == "cpu" else slot.to(self.device)
 
     def _take_published(self) -> None:
         self._published.version = -1
         if not self._published.refresh(self._staging):
-            raise TrainerFailed("the newest published weights cannot be read; restart the instance")
+            raise TrainerFailed(_UNREADABLE)
         self.flat.flat.copy_(self._staging)
 
     def _build_learner(self) -> Learner:

@@ -54,8 +54,8 @@ def fresh() -> None:
 # Publishing
 
 
-def publish(name: str, publisher: str = "Publisher", interval: float = 0.0) -> int:
-    """Publish self-verifying weights until told to stop; the last version."""
+def publish(name: str, publisher: str = "Publisher", interval: float = 0.0, steps: int = 1) -> int:
+    """Publish self-verifying weights, each `steps` versions higher, until told to stop; the last version."""
     made = attach_channel(name)
     end = made.publisher(PUBLISHERS[publisher])
     room = made.room()
@@ -63,7 +63,7 @@ def publish(name: str, publisher: str = "Publisher", interval: float = 0.0) -> i
     next_at = time.monotonic()
     ready()
     while not _stop:
-        version += 1
+        version += steps
         end.publish(fill(room, version), version)
         if interval:
             next_at = max(next_at + interval, time.monotonic())
@@ -119,7 +119,7 @@ def read_weights(
     return {"taken": taken, "torn": torn, "older": older, "missed": missed, "longest": longest, "looks": looks}
 
 
-def kill_publishers(name: str, publisher: str, kills: int, seed: int) -> dict[str, int]:
+def kill_publishers(name: str, publisher: str, kills: int, seed: int, steps: int = 1) -> dict[str, int]:
     """Fork publishers, kill each at a random moment, and look what a reader finds."""
     made = attach_channel(name)
     rng = np.random.default_rng(seed)
@@ -129,7 +129,7 @@ def kill_publishers(name: str, publisher: str, kills: int, seed: int) -> dict[st
         pid = os.fork()
         if pid == 0:
             fresh()
-            publish(name, publisher)
+            publish(name, publisher, steps=steps)
             os._exit(0)
         time.sleep(float(rng.uniform(0.002, 0.01)))
         os.kill(pid, signal.SIGKILL)

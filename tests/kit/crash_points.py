@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,10 @@ def limit(what: str) -> int:
     return BATCH if what == "append_many" else 1
 
 
-def publish_call(name: str, writer: str) -> Callable[[], Any]:
+def publish_call(name: str, writer: str, steps: int = 1) -> Callable[[], Any]:
     made = attach_channel(name)
     end = made.publisher(PUBLISHERS[writer])
-    version = end.version + 1
+    version = end.version + steps
     room = fill(made.room(), version)
     return lambda: end.publish(room, version)
 
@@ -167,6 +168,8 @@ def check_ring(made: Channel, allowed: int, dead: bool) -> str:
 
 CALLS: dict[str, Callable[[str, str], Callable[[], Any]]] = {
     "publish": publish_call,
+    "publish 4": partial(publish_call, steps=4),
+    "publish 8": partial(publish_call, steps=8),
     "append": append_call,
     "append_many": append_many_call,
     "complete": complete_call,
@@ -174,6 +177,8 @@ CALLS: dict[str, Callable[[str, str], Callable[[], Any]]] = {
 }
 CHECKS: dict[str, Callable[[Channel, int, bool], str]] = {
     "publish": check_weights,
+    "publish 4": check_weights,
+    "publish 8": check_weights,
     "append": check_ring,
     "append_many": check_ring,
     "complete": check_ring,

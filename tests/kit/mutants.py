@@ -25,14 +25,22 @@ from tandem.shared.weights.subscriber import Subscriber
 from tandem.trainer_proc.flat_leaf import Joined
 
 
+def holder(control: Control) -> int:
+    """Index of the slot of the announced version; 0 if none holds it."""
+    sequence = 2 * control.get("version")
+    slots = range(control.get("slots"))
+    return next((index for index in slots if control.get(f"slot.{index}.sequence") == sequence), 0)
+
+
 class _Publishing(Publisher):
     def __init__(self, slots: Slots) -> None:
         super().__init__(slots)
         self.slots = slots
         self.control = slots.control
 
-    def slot(self, version: int) -> tuple[torch.Tensor, str]:
-        index = version % self.slots.count
+    def slot(self) -> tuple[torch.Tensor, str]:
+        """The slot that is next in turn."""
+        index = (holder(self.control) + 1) % self.slots.count
         return self.slots.data[index], f"slot.{index}."
 
 
@@ -40,7 +48,7 @@ class NoOddMark(_Publishing):
     """Writes into a slot without saying so."""
 
     def publish(self, flat: torch.Tensor, version: int) -> None:
-        data, slot = self.slot(version)
+        data, slot = self.slot()
         data.copy_(flat)
         self.control.set(slot + "checksum", weights_checksum(data))
         self.control.set(slot + "sequence", 2 * version)
@@ -51,7 +59,7 @@ class CounterFirst(_Publishing):
     """Announces a version before it is there."""
 
     def publish(self, flat: torch.Tensor, version: int) -> None:
-        data, slot = self.slot(version)
+        data, slot = self.slot()
         self.control.set("version", version)
         self.control.set(slot + "sequence", 2 * version - 1)
         data.copy_(flat)
@@ -71,19 +79,19 @@ class Unguarded(Subscriber):
         version = self.control.get("version")
         if version == self.version:
             return False
-        target.copy_(self.slots.data[version % self.slots.count])
+        target.copy_(self.slots.data[holder(self.control)])
         self.version = version
         return True
 
 
 class Lenient(Unguarded):
-    """Takes whatever even sequence the announced slot has, and calls that the version."""
+    """Takes whatever even sequence the slot has that held the announced version, and calls that the version."""
 
     def refresh(self, target: torch.Tensor) -> bool | None:
         version = self.control.get("version")
         if version == self.version:
             return False
-        index = version % self.slots.count
+        index = holder(self.control)
         sequence = self.control.get(f"slot.{index}.sequence")
         if sequence % 2:
             return None
@@ -188,7 +196,7 @@ class HeedlessPublisher(_Publishing):
     """Publishes as documented, and does not look whether another trainer has taken over."""
 
     def publish(self, flat: torch.Tensor, version: int) -> None:
-        data, slot = self.slot(version)
+        data, slot = self.slot()
         self.control.set(slot + "sequence", 2 * version - 1)
         data.copy_(flat)
         self.control.set(slot + "checksum", weights_checksum(data))

@@ -19,6 +19,8 @@ FULL = os.environ.get("TANDEM_PROOF") == "full"
 KIT = Path(__file__).parent
 TRACED = (str(Path(tandem.__file__).parent), str(KIT))
 NOT_TRACED = str(KIT / "proof.py")
+STEPS = (1, 4, 8)
+"""Training steps that one publication stands for."""
 
 
 def size(quick: int, full: int) -> int:

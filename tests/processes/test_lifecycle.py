@@ -313,7 +313,7 @@ def weights_in_force(instance: str) -> tuple[int, bytes]:
     attached = Instance(instance)
     slots: Slots = attached.open_slots(attached.build_model().layout)
     version = attached.control.get("version")
-    data = bytes(slots.data[version % slots.count].numpy())
+    data = bytes(slots.data[slots.find(version)].numpy())
     attached.control.close()
     return version, data
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from proof import figure, size
+from proof import STEPS, figure, size
 
 READS = {256: size(5_000, 10_000_000), 1 << 20: size(500, 100_000)}
 
@@ -20,23 +20,25 @@ def race(
     length: int,
     reads: int,
     enough: int = 10**9,
+    steps: int = 1,
 ) -> Any:
     """Publish at full rate and read at full rate, in two processes."""
     made = channel(slots=slots, weights_bytes=length)
-    writer = nursery.start("publish", name=made.name, publisher=publisher).ready()
+    writer = nursery.start("publish", name=made.name, publisher=publisher, steps=steps).ready()
     found = nursery.run("read_weights", name=made.name, subscriber=subscriber, reads=reads, enough=enough)
     writer.stop()
     return found
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("length", [256, 1 << 20])
-def test_promise_01_no_torn_policy(channel: Callable[..., Any], nursery: Any, length: int) -> None:
+def test_promise_01_no_torn_policy(channel: Callable[..., Any], nursery: Any, length: int, steps: int) -> None:
     """Every word of every version taken is that version's, with the publisher at full rate."""
-    found = race(channel, nursery, "Publisher", "Subscriber", 4, length, READS[length])
+    found = race(channel, nursery, "Publisher", "Subscriber", 4, length, READS[length], steps=steps)
     assert found["taken"] == READS[length]
     assert found["torn"] == found["older"] == 0
-    figure(1, f"{found['torn']} torn in {found['taken']:,} reads of {length:,} bytes")
+    figure(1, f"{found['torn']} torn in {found['taken']:,} reads of {length:,} bytes, {steps} steps a publication")
 
 
 @pytest.mark.parametrize(("publisher", "subscriber"), [("NoOddMark", "Subscriber"), ("Publisher", "Unguarded")])

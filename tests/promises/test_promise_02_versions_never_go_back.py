@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from channel_kit import fill, is_whole
 from mutants import SUBSCRIBERS
-from proof import Planted, at_line, figure, raise_planted, size
+from proof import STEPS, Planted, at_line, figure, raise_planted, size
 
 MakeChannel = Callable[..., Any]
 
 
-def publish_up_to_a_crash(made: Any, versions: int, line: int) -> bool:
+def publish_up_to_a_crash(made: Any, versions: int, line: int, steps: int) -> bool:
     """Publish `versions` whole versions and one more that stops before its `line`-th line; False if there is none."""
     publisher = made.publisher()
     for _ in range(versions):
-        made.publish(publisher, publisher.version + 1)
-    version = publisher.version + 1
+        made.publish(publisher, publisher.version + steps)
+    version = publisher.version + steps
     room = fill(made.room(), version)
     reached = [True]
 
@@ -55,13 +55,15 @@ class Watch:
         return not all(whole for _, whole in self.taken)
 
 
-def interleave(made: Any, subscriber: str, versions: int, lines: tuple[int, int]) -> tuple[Watch, bool, bool]:
+def interleave(
+    made: Any, subscriber: str, versions: int, lines: tuple[int, int], steps: int
+) -> tuple[Watch, bool, bool]:
     """One interleaving: the reader, whether it had that many lines, and whether the publisher had."""
-    made.publish(made.publisher(), made.control.get("version") + 1)
+    made.publish(made.publisher(), made.control.get("version") + steps)
     watch, crashed = Watch(made, subscriber), [True]
 
     def interrupt() -> None:
-        crashed[0] = publish_up_to_a_crash(made, versions, lines[1])
+        crashed[0] = publish_up_to_a_crash(made, versions, lines[1], steps)
 
     reached = at_line(watch.look, lines[0], interrupt)
     watch.look()
@@ -69,7 +71,7 @@ def interleave(made: Any, subscriber: str, versions: int, lines: tuple[int, int]
     return watch, reached, crashed[0]
 
 
-def interleavings(channel: MakeChannel, subscriber: str, enough: int = 10**9) -> tuple[int, int, int]:
+def interleavings(channel: MakeChannel, subscriber: str, enough: int = 10**9, steps: int = 1) -> tuple[int, int, int]:
     """Preempt a reader before each line of `refresh` by a publisher that publishes some versions and stops in one.
 
     Returns the number of interleavings, how often the version went back and how often weights were torn; ends early
@@ -81,7 +83,7 @@ def interleavings(channel: MakeChannel, subscriber: str, enough: int = 10**9) ->
         for publisher_line in count(1):
             stopped = True
             for reader_line in count(1):
-                watch, reached, crashed = interleave(made, subscriber, versions, (reader_line, publisher_line))
+                watch, reached, crashed = interleave(made, subscriber, versions, (reader_line, publisher_line), steps)
                 trials += 1
                 back += watch.went_back()
                 torn += watch.torn()
@@ -93,12 +95,13 @@ def interleavings(channel: MakeChannel, subscriber: str, enough: int = 10**9) ->
     return trials, back, torn
 
 
-def test_promise_02_versions_never_go_back(channel: MakeChannel) -> None:
+@pytest.mark.parametrize("steps", STEPS)
+def test_promise_02_versions_never_go_back(channel: MakeChannel, steps: int) -> None:
     """Whatever a publisher does between two lines of a reader, up to dying, the reader's versions rise."""
-    trials, back, torn = interleavings(channel, "Subscriber")
+    trials, back, torn = interleavings(channel, "Subscriber", steps=steps)
     assert trials > 100
     assert back == torn == 0
-    figure(2, f"0 of {trials:,} enumerated interleavings")
+    figure(2, f"0 of {trials:,} enumerated interleavings, {steps} steps a publication")
 
 
 def test_a_lenient_reader_goes_back(channel: MakeChannel) -> None:
@@ -108,11 +111,12 @@ def test_a_lenient_reader_goes_back(channel: MakeChannel) -> None:
 
 
 @pytest.mark.timeout(3600)
-def test_promise_02_at_full_rate(channel: MakeChannel, nursery: Any) -> None:
+@pytest.mark.parametrize("steps", STEPS)
+def test_promise_02_at_full_rate(channel: MakeChannel, nursery: Any, steps: int) -> None:
     """With a publisher at full rate in another process, versions rise from one take to the next."""
     made = channel(weights_bytes=4096)
-    writer = nursery.start("publish", name=made.name).ready()
+    writer = nursery.start("publish", name=made.name, steps=steps).ready()
     found = nursery.run("read_weights", name=made.name, subscriber="Subscriber", reads=size(3_000, 1_000_000))
     writer.stop()
     assert found["older"] == found["torn"] == 0
-    figure(2, f"{found['older']} in {found['taken']:,} reads at full rate")
+    figure(2, f"{found['older']} in {found['taken']:,} reads at full rate, {steps} steps a publication")

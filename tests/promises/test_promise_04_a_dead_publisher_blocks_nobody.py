@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from proof import figure, size
+from proof import STEPS, figure, size
 
 
 @pytest.mark.timeout(3600)
-def test_promise_04_a_dead_publisher_blocks_nobody(channel: Callable[..., Any], nursery: Any) -> None:
+@pytest.mark.parametrize("steps", STEPS)
+def test_promise_04_a_dead_publisher_blocks_nobody(channel: Callable[..., Any], nursery: Any, steps: int) -> None:
     """After each SIGKILL the announced version is whole and taken at the first look; the next publisher goes on."""
     made = channel(slots=4, weights_bytes=1 << 18)
     kills = size(60, 1000)
-    found = nursery.run("kill_publishers", name=made.name, publisher="Publisher", kills=kills, seed=1)
+    found = nursery.run("kill_publishers", name=made.name, publisher="Publisher", kills=kills, seed=1, steps=steps)
     assert found["unreadable"] == found["torn"] == found["back"] == 0
     assert found["caught"] > 0
     assert found["version"] > kills
-    figure(4, f"0 of {kills:,} kills ({found['caught']:,} in the middle of a publish)")
+    caught = f"{found['caught']:,} in the middle of a publish"
+    figure(4, f"0 of {kills:,} kills ({caught}), {steps} steps a publication")
 
 
 def test_a_single_slot_is_not_enough(channel: Callable[..., Any], nursery: Any) -> None:

@@ -37,6 +37,8 @@ def check(folder: Path, model: str, *macros: str) -> tuple[int, str, int]:
     ("model", "macros"),
     [
         ("weights.pml", ()),
+        ("weights.pml", ("STEPS=4",)),
+        ("weights.pml", ("STEPS=8",)),
         ("weights.pml", ("SLOTS=1", "CRASHES=0")),
         ("ring.pml", ()),
         ("ring.pml", ("REORDER", "CHECKSUM")),

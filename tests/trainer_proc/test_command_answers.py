@@ -31,8 +31,9 @@ def saved(trainer, version):
 
 def published(trainer, version):
     """The tensors of a published version that is still in its slot."""
-    assert trainer.control.get(f"slot.{version % trainer.candidate.slots.count}.sequence") == 2 * version
-    views = trainer.flat.layout.views(trainer.candidate.slots.data[version % trainer.candidate.slots.count])
+    slot = trainer.candidate.slots.find(version)
+    assert slot >= 0
+    views = trainer.flat.layout.views(trainer.candidate.slots.data[slot])
     return {name: bytes(tensor.numpy().tobytes()) for name, tensor in views.items()}
 
 

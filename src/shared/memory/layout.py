@@ -8,7 +8,7 @@ from this table.
 from __future__ import annotations
 
 MAGIC = int.from_bytes(b"TANDEM\x00\x01", "little")
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 
 MAX_SLOTS = 16
 MAX_LANES = 16
@@ -151,6 +151,7 @@ _COMMANDS: list[Field] = [
 _SLOT: list[Field] = [
     ("sequence", "u64", "2v-1 while version v is being written, 2v when it is complete"),
     ("checksum", "u64", "xor of the slot's tensor bytes as 64-bit words, zero padded"),
+    ("publication", "u64", "number of the publication in it; the next one goes into the next slot"),
 ]
 _LANE: list[Field] = [
     ("owner", "u64", "process id of the owner (the flock on the ring's file says whether it lives)"),

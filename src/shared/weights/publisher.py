@@ -44,6 +44,15 @@ class Publisher:
         """The newest published version."""
         return int(self._words[self._version_word])
 
+    @property
+    def publications(self) -> int:
+        """Number of the newest publication; that of version 0 is 0.
+
+        Looked up in the slot of the newest version: a publisher that died may have begun another one.
+        """
+        newest = self._slots.find(self.version)
+        return int(self._words[self._slots.sequence_words[newest] + 2]) if newest >= 0 else 0
+
     def publish(self, flat: torch.Tensor, version: int) -> None:
         """Publish `flat` (uint8 [bytes], CPU) as `version`, which must be above the published one (or 0, at creation).
 
@@ -56,10 +65,12 @@ class Publisher:
             )
         if version <= self.version and version != 0:
             raise ValueError(f"version {version} is not above the published version {self.version}")
-        index = version % self._slots.count
+        number = self.publications + 1 if version else 0
+        index = number % self._slots.count
         slot, words = self._slots.data[index], self._words
         sequence_word = self._slots.sequence_words[index]
         words[sequence_word] = max(0, 2 * version - 1)
+        words[sequence_word + 2] = number
         slot.copy_(flat)
         words[sequence_word + 1] = checksum(slot)
         words[sequence_word] = 2 * version

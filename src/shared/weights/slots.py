@@ -1,9 +1,11 @@
 """Versioned weights in shared memory: slots of torch shared tensors, each guarded by a sequence counter.
 
-The trainer publishes version v into slot v mod K: it makes the slot's sequence odd (2v-1), copies, stores the checksum,
-makes the sequence 2v and only then raises the version counter. A reader that sees version v takes the slot only if its
-sequence is exactly 2v before and after the copy; otherwise it keeps what it has and looks again at the next
-decision. Nobody waits. If the trainer dies half way, the counter still names an older slot that is whole.
+Publication p goes into slot p mod K. It may stand for several training steps: version v is the number of steps so far,
+so versions have gaps and publications have none. The trainer makes the slot's sequence odd (2v-1), copies, stores the
+checksum, makes the sequence 2v and only then raises the version counter. A reader that sees version v takes the slot
+whose sequence is 2v, and only if it is still exactly that after the copy; otherwise it keeps what it has and looks
+again at the next decision. Nobody waits. If the trainer dies half way, the counter still names an older slot that is
+whole, and the next trainer writes into the slot that was left, so that no two slots ever claim the same version.
 
 A slot's segment is a `.safetensors` image. The parameters of a model are views of one flat buffer, so that taking
 a version is one copy.
@@ -72,3 +74,11 @@ class Slots:
                 raise LayoutMismatch(path, "was made for another model")
             self.data.append(whole[len(header) :])
         self.sequence_words = [layout.offset(f"slot.{j}.sequence") >> 3 for j in range(self.count)]
+
+    def find(self, version: int) -> int:
+        """Index of the slot that holds a version, whole; -1 if none does."""
+        words, sequence = self.control.words, 2 * version
+        for index, word in enumerate(self.sequence_words):
+            if words[word] == sequence:
+                return index
+        return -1

@@ -33,9 +33,11 @@ class Subscriber:
         version = words[self._version_word]
         if version == self.version:
             return -1
-        index: int = version % self._slots.count
+        index = self._slots.find(version) if version > self.version else -1
+        if index < 0:
+            return None
         self._word, self._announced = self._slots.sequence_words[index], version
-        return index if version > self.version and self.is_whole() else None
+        return index
 
     def hold(self, index: int) -> torch.Tensor:
         """The slot that `newest` found (uint8 [bytes]), to be read in place.

@@ -103,7 +103,7 @@ def test_a_quiet_slot_is_a_safetensors_file(channel: MakeChannel) -> None:
     flat = FlatModel(Odd())
     made = channel(weights=flat.layout, publish=False)
     Publisher(made.slots()).publish(flat.flat, 5)
-    loaded = load_file(segment_path(made.name, f"weights{5 % 4}"))
+    loaded = load_file(segment_path(made.name, "weights1"))
     state = flat.state()
     assert set(loaded) == set(state)
     for name, tensor in state.items():
