@@ -20,13 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "promises.md"
 
+_MODELS = (2, 8)
+"""Promises of which spin checks a model too."""
+
 
 def proofs(numbers: list[int]) -> list[str]:
     """The files that prove these promises; all of them if none is named."""
     folder = ROOT / "tests" / "promises"
     if not numbers:
         return [str(folder)]
-    return [str(path) for number in numbers for path in sorted(folder.glob(f"test_promise_{number:02}_*.py"))]
+    files = [str(path) for number in numbers for path in sorted(folder.glob(f"test_promise_{number:02}_*.py"))]
+    return files + [str(folder / "test_proofs.py")] * any(number in _MODELS for number in numbers)
 
 
 def run(numbers: list[int], full: bool) -> tuple[int, dict[int, list[str]]]:

@@ -60,11 +60,14 @@ class Candidate:
         """The newest published version."""
         return self.publisher.version
 
-    def step(self, batch: Batch) -> StepResult:
-        """One step of the learner on a batch. May raise; what came of it counts only once it is published."""
+    def begin(self) -> None:
+        """Begin the steps of one publication. What comes of them counts only once it is published."""
         self.settle()
         self._settled = False
         self.in_vain += 1
+
+    def step(self, batch: Batch) -> StepResult:
+        """One step of the learner on a batch, after `begin`. May raise."""
         self._bind()
         # An application may have switched gradients off for its own purposes.
         with torch.enable_grad():
@@ -82,8 +85,8 @@ class Candidate:
         if left:
             log.debug("version %d: taken back into the published memory: %s", self.version, ", ".join(left))
 
-    def find_fault(self, observations: torch.Tensor) -> str | None:
-        """Why the candidate must not be published, naming the tensor; None if it may be.
+    def find_fault(self, observations: torch.Tensor, steps: int = 1) -> str | None:
+        """Why the candidate, made by `steps` steps, must not be published, naming the tensor; None if it may be.
 
         A candidate that moves too far is refused once; if the next one does so too it is shortened instead, or
         the same refusal would come for ever.
@@ -92,10 +95,10 @@ class Candidate:
         fault = self._find_learner_fault()
         if fault is not None:
             return self.guard.find_not_finite(in_force) or fault
-        fault = self.guard.find_fault(in_force, observations)
+        fault = self.guard.find_fault(in_force, observations, steps)
         if fault is None:
             self._overshot = False
-        elif self._overshot and (share := self.guard.shorten(in_force, observations)):
+        elif self._overshot and (share := self.guard.shorten(in_force, observations, steps)):
             self.instance.control.add("metrics.shortened")
             log.warning("version %d: a step was shortened to %.2g of itself: %s", self.version, share, fault)
             return None
@@ -142,6 +145,7 @@ class Candidate:
         """Try a step and undo it: True if it neither raised nor became infinite anywhere."""
         in_vain = self.in_vain
         try:
+            self.begin()
             self.step(batch)
             passed = (self._find_learner_fault() or self.guard.find_not_finite(self.in_force())) is None
         except Exception:

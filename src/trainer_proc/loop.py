@@ -43,8 +43,8 @@ class Work(Protocol):
     def plan_tick(self) -> int:
         """Steps of the tick that begins now."""
 
-    def train_step(self) -> bool:
-        """One step; False if there was nothing to train on or the candidate was refused."""
+    def train(self, most: int) -> int:
+        """Steps taken and published, up to `most`; 0 if there was nothing to train on or the candidate was refused."""
 
     def step_failed(self) -> None:
         """The step raised: go back to what was before it."""
@@ -117,15 +117,19 @@ class TrainingLoop:
             next_early = now + work.config.early_interval
             if is_early:
                 next_tick = now
-            for _ in range(work.plan_tick()):
-                if not self.tick() or self._stopping:
-                    break
-                self.beat()
-                if self._control.get("command.pause"):
-                    break
+            self._train(work.plan_tick())
             self._checkpoint_if_due()
             next_tick += (self._missed(next_tick) + 1) * work.config.training_interval
         work.checkpoint()
+
+    def _train(self, steps: int) -> None:
+        while steps > 0 and (taken := self.tick(steps)):
+            steps -= taken
+            if self._stopping:
+                break
+            self.beat()
+            if self._control.get("command.pause"):
+                break
 
     def _missed(self, next_tick: float) -> int:
         """Ticks that passed while this one was worked on: there is no backlog, they are gone and counted."""
@@ -147,11 +151,11 @@ class TrainingLoop:
         self._metrics.refresh_rate()
         self._work.poll()
 
-    def tick(self) -> bool:
-        """One step, counted if it fails; False if there was nothing to train on."""
+    def tick(self, most: int = 1) -> int:
+        """The steps of one publication, counted if one fails; 0 if there was nothing to train on."""
         work = self._work
         try:
-            trained = work.train_step()
+            taken = work.train(most)
         except Exception as error:
             self._failures += 1
             self._metrics.count("total_errors")
@@ -161,10 +165,10 @@ class TrainingLoop:
                 raise TrainerFailed(
                     f"{self._failures} training steps failed in a row (trainer.max_failures); the last one: {error!r}"
                 ) from error
-            return False
-        if trained:
+            return 0
+        if taken:
             self._failures = 0
-        return trained
+        return taken
 
     def _checkpoint_if_due(self) -> None:
         if time.monotonic() >= self._next_checkpoint:

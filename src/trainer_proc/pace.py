@@ -17,6 +17,8 @@ _BUDGET = 0.5
 _GROWTH = 0.03
 """A tick comes early when so large a share of all experiences is new."""
 _LEAST_NEW = 8
+_TOGETHER, _TOGETHER_SECONDS = 8, 0.05
+"""Steps of one publication, at most, and the time that they may take: guarding and publishing cost about a step."""
 _IDLE_TICKS = 4
 """Ticks that still train after the last new experience."""
 
@@ -58,6 +60,10 @@ class Pace:
         steps = min(most, max(1, int(self._owed / batch)))
         self._owed = 0.0 if steps == most else max(0.0, self._owed - steps * batch)
         return steps, batch
+
+    def together(self, left: int) -> int:
+        """Steps that are published as one, of the `left` ones of this tick."""
+        return max(1, min(left, _TOGETHER, int(_TOGETHER_SECONDS / self.step_seconds)))
 
     def took(self, seconds: float) -> None:
         """A step took so long."""

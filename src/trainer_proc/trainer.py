@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import CheckpointError, TandemError
 from ..shared.instance import Instance
-from ..shared.learning import Learner, event_row, history_row
+from ..shared.learning import Batch, Learner, StepResult, event_row, history_row
 from ..shared.memory.control import Control
 from ..shared.rate_limit import RateLimit
 from ..shared.replay import ExperienceReplayBuffer
@@ -38,6 +40,17 @@ from .pace import Pace
 log = logging.getLogger(__name__)
 
 __all__ = ["ContinuousTrainer", "TrainerFailed"]
+
+
+@dataclasses.dataclass
+class _Step:
+    """A step that was taken and not published yet: its records (structured [n]), their rewards, what came of it."""
+
+    rows: NDArray[Any]
+    rewards: NDArray[np.float32]
+    batch: Batch
+    result: StepResult
+    seconds: float
 
 
 # Many methods: those of the loop that it drives and of the commands that it carries out, besides its own.
@@ -145,47 +158,80 @@ class ContinuousTrainer:
 
     def train_step(self) -> bool:
         """Sample, train, guard, publish and record once. False if it was skipped or the candidate refused."""
-        rows = self._batches.draw(self.config, self._batch_size)
-        if rows is None:
+        return self.train(1) > 0
+
+    def train(self, most: int) -> int:
+        """Take up to `most` steps, guard what came of them, publish it once and record each; how many they were.
+
+        0 if there was nothing to train on or the candidate was refused.
+        """
+        steps = self._steps(self._together(most))
+        if not steps:
             self.metrics.count("skipped_steps")
             self.watch.skipped(self.buffer.reader.size(), self.config.min_batch_size)
-            return False
-        started = time.perf_counter()
-        rewards = self._batches.rewards(rows, self.config)
-        batch = self._batches.tensors(rows, rewards)
-        if self._pace is not None:
-            self.learner.experiences = min(self._pace.total(), self.buffer.reader.size())  # type: ignore[attr-defined]
-        result = self.candidate.step(batch)
-        fault = self.candidate.find_fault(batch.observations)
+            return 0
+        started, last = time.perf_counter(), steps[-1]
+        fault = self.candidate.find_fault(last.batch.observations, len(steps))
         if fault is not None:
             self.metrics.count("refused")
-            self.watch.refused(result.loss)
+            self.watch.refused(last.result.loss)
             log.error("version %d: the candidate was refused: %s", self.model_version, fault)
             self._go_back()
-            return False
-        self._batches.learned(rows, result)
-        version = self.model_version + 1
-        row = history_row(version, rows, rewards, result)
+            return 0
+        rows = [
+            history_row(version, step.rows, step.rewards, step.result, step.seconds * 1e3)
+            for version, step in enumerate(steps, self.model_version + 1)
+        ]
         in_force = self.candidate.in_force()
-        self.candidate.publish(version)
-        # Directly after: a trainer that is killed in between leaves a version without its row.
-        row["step_ms"] = (time.perf_counter() - started) * 1e3
-        self.metrics.record(row)
+        self.candidate.publish(self.model_version + len(steps))
+        # Directly after: a trainer that is killed in between leaves versions without their rows.
+        last.seconds += time.perf_counter() - started
+        rows[-1]["step_ms"] = last.seconds * 1e3
+        for row in rows:
+            self.metrics.record(row)
         self.candidate.remember_good()
         # Another slot than the one that was published into.
-        self.watch.trained(result.loss, in_force)
-        self._tell(row, len(rows))
-        return True
+        self.watch.trained(last.result.loss, in_force, len(steps))
+        for step in steps:
+            self._batches.learned(step.rows, step.result)
+        self._tell(rows[-1], len(last.rows))
+        if self._pace is not None:
+            self._pace.took(sum(step.seconds for step in steps) / len(steps))
+        return len(steps)
+
+    def _together(self, most: int) -> int:
+        """Steps of the next publication. Alone after one that came to nothing, to find what is to blame."""
+        return 1 if self._pace is None or self.candidate.in_vain else self._pace.together(most)
+
+    def _steps(self, count: int) -> list[_Step]:
+        """Take `count` steps, fewer if experiences are too few or a loss is not finite."""
+        steps: list[_Step] = []
+        while len(steps) < count and (rows := self._batches.draw(self.config, self._batch_size)) is not None:
+            started = time.perf_counter()
+            if not steps:
+                self.candidate.begin()
+            rewards = self._batches.rewards(rows, self.config)
+            batch = self._batches.tensors(rows, rewards)
+            if self._pace is not None:
+                self.learner.experiences = self.buffer.reader.size()  # type: ignore[attr-defined]
+            result = self.candidate.step(batch)
+            steps.append(_Step(rows, rewards, batch, result, time.perf_counter() - started))
+            if not math.isfinite(result.loss):
+                break
+        return steps
 
     def _tell(self, row: dict[str, float], size: int) -> None:
-        """A line for each step; where the data set the pace, one a second at level info."""
+        """A line for each publication, from the last row of the history; where the data set the pace, one a second."""
         level = logging.INFO
         if self._pace is not None:
-            self._pace.took(row["step_ms"] / 1e3)
             now = time.monotonic()
             level = logging.INFO if now >= self._tell_at else logging.DEBUG
             self._tell_at = now + 1.0 if level == logging.INFO else self._tell_at
-        _tell(row, size, level)
+        log.log(
+            level, "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
+            row["version"], row["loss"], row["reward"], size, row["step_ms"],
+            extra={"data": {name: value for name, value in row.items() if name not in ("version", "time", "event")}},
+        )  # fmt: skip
 
     def step_failed(self) -> None:
         """The step raised: go back to what was before it."""
@@ -314,12 +360,3 @@ class ContinuousTrainer:
                 self.buffer.reader.rng.bit_generator.state = checkpoint.manifest["sampler"]
         self.candidate.remember_good()
         log.info("version %d: optimiser state of checkpoint %d taken over", self.model_version, checkpoint.version)
-
-
-def _tell(row: dict[str, float], size: int, level: int = logging.INFO) -> None:
-    """One line for a step, from its row of the history."""
-    log.log(
-        level, "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
-        row["version"], row["loss"], row["reward"], size, row["step_ms"],
-        extra={"data": {name: value for name, value in row.items() if name not in ("version", "time", "event")}},
-    )  # fmt: skip

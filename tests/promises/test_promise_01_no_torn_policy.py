@@ -38,7 +38,7 @@ def test_promise_01_no_torn_policy(channel: Callable[..., Any], nursery: Any, le
     found = race(channel, nursery, "Publisher", "Subscriber", 4, length, READS[length], steps=steps)
     assert found["taken"] == READS[length]
     assert found["torn"] == found["older"] == 0
-    figure(1, f"{found['torn']} torn in {found['taken']:,} reads of {length:,} bytes, {steps} steps a publication")
+    figure(1, f"{found['torn']} torn in {found['taken']:,} reads of {length:,} bytes, {steps} at once")
 
 
 @pytest.mark.parametrize(("publisher", "subscriber"), [("NoOddMark", "Subscriber"), ("Publisher", "Unguarded")])

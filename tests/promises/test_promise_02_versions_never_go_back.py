@@ -101,7 +101,7 @@ def test_promise_02_versions_never_go_back(channel: MakeChannel, steps: int) -> 
     trials, back, torn = interleavings(channel, "Subscriber", steps=steps)
     assert trials > 100
     assert back == torn == 0
-    figure(2, f"0 of {trials:,} enumerated interleavings, {steps} steps a publication")
+    figure(2, f"0 of {trials:,} enumerated interleavings, {steps} at once")
 
 
 def test_a_lenient_reader_goes_back(channel: MakeChannel) -> None:
@@ -119,4 +119,4 @@ def test_promise_02_at_full_rate(channel: MakeChannel, nursery: Any, steps: int)
     found = nursery.run("read_weights", name=made.name, subscriber="Subscriber", reads=size(3_000, 1_000_000))
     writer.stop()
     assert found["older"] == found["torn"] == 0
-    figure(2, f"{found['older']} in {found['taken']:,} reads at full rate, {steps} steps a publication")
+    figure(2, f"{found['older']} in {found['taken']:,} reads at full rate, {steps} at once")

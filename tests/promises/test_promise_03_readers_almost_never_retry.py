@@ -33,7 +33,7 @@ def test_promise_03_readers_almost_never_retry(channel: Callable[..., Any], nurs
     assert found["missed"] <= 0.01 * found["looks"]
     assert found["longest"] <= 3
     share = found["missed"] / found["looks"]
-    figure(3, f"{share:.4f} misses per look, at most {found['longest']} in a row, {steps} steps a publication")
+    figure(3, f"{share:.4f} misses per look, at most {found['longest']} in a row, {steps} at once")
 
 
 def test_with_one_slot_readers_retry(channel: Callable[..., Any], nursery: Any) -> None:

@@ -20,7 +20,7 @@ def test_promise_04_a_dead_publisher_blocks_nobody(channel: Callable[..., Any], 
     assert found["caught"] > 0
     assert found["version"] > kills
     caught = f"{found['caught']:,} in the middle of a publish"
-    figure(4, f"0 of {kills:,} kills ({caught}), {steps} steps a publication")
+    figure(4, f"0 of {kills:,} kills ({caught}), {steps} at once")
 
 
 def test_a_single_slot_is_not_enough(channel: Callable[..., Any], nursery: Any) -> None:

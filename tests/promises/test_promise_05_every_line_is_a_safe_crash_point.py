@@ -24,7 +24,7 @@ def test_promise_05_publish(channel: MakeChannel, nursery: Any, slots: int, step
     found = nursery.run("crash_at_every_line", name=made.name, what=what, writer="Publisher")
     assert found["bad"] == []
     assert found["lines"] >= 8
-    figure(5, f"publish: {found['lines']} of {found['lines']} lines, {slots} slots, {steps} steps a publication")
+    figure(5, f"publish: {found['lines']} of {found['lines']} lines, {slots} slots, {steps} at once")
 
 
 @pytest.mark.parametrize("slots", [2, 3, 4])

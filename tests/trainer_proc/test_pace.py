@@ -74,3 +74,14 @@ def test_a_tick_comes_early_while_there_are_few_experiences() -> None:
     assert not pace.is_early()
     lanes.head = 10_320
     assert pace.is_early()
+
+
+def test_steps_are_published_together_while_they_are_short() -> None:
+    """Eight at most, 50 ms at most, never more than are left, and one that takes longer by itself."""
+    pace = Pace(Lanes())  # type: ignore[arg-type]
+    pace.step_seconds = 0.001
+    assert (pace.together(100), pace.together(3)) == (8, 3)
+    pace.step_seconds = 0.02
+    assert pace.together(100) == 2
+    pace.step_seconds = 0.3
+    assert pace.together(100) == 1

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from tandem.shared.experiences.records import SEND
+from tandem.trainer_proc.learner import PolicyGradient
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
 
@@ -21,6 +22,56 @@ def test_every_successful_step_raises_the_version_by_one(toy_trainer, fill):
         assert torch.equal(trainer.candidate.in_force(), trainer.flat.flat)
     assert trainer.control.get("metrics.total_steps") == 7
     assert [row["version"] for row in trainer.control.history()] == list(range(1, 8))
+
+
+@pytest.fixture
+def paced_trainer(toy_trainer, monkeypatch):
+    """`toy_trainer` with a learner that asks to be trained at the pace of the data."""
+    monkeypatch.setattr(PolicyGradient, "experiences", 0, raising=False)
+    return toy_trainer
+
+
+def test_steps_that_are_published_together_are_all_counted_and_use_every_slot_in_turn(paced_trainer, fill):
+    """Each step is a version and a row of the history; the slots go by publications, whatever the steps of each."""
+    trainer = paced_trainer()
+    fill(trainer.buffer)
+    slots, version = [], 0
+    for steps in (4, 8, 4, 8, 1, 4):
+        before = trainer.candidate.in_force().clone()
+        assert trainer.train(steps) == steps
+        version += steps
+        assert trainer.model_version == trainer.control.get("version") == version
+        assert torch.equal(trainer.candidate.in_force(), trainer.flat.flat)
+        assert not torch.equal(trainer.candidate.in_force(), before)
+        slots.append(trainer.candidate.slots.find(version))
+    assert slots == [1, 2, 3, 0, 1, 2]
+    assert trainer.control.get("metrics.total_steps") == version
+    assert [row["version"] for row in trainer.control.history()] == list(range(1, version + 1))
+
+
+def test_what_is_refused_together_is_tried_again_alone(paced_trainer, fill):
+    """One bad step takes those beside it along, none of them is published, and the next one goes by itself."""
+    trainer = paced_trainer()
+    fill(trainer.buffer)
+    in_force = trainer.candidate.in_force().clone()
+    step = trainer.learner.step
+    taken = []
+
+    def spoil_the_third(batch):
+        result = step(batch)
+        taken.append(result)
+        if len(taken) == 3:
+            trainer.flat.flat.view(torch.float32)[0] = float("nan")
+        return result
+
+    trainer.learner.step = spoil_the_third
+    assert trainer.train(8) == 0
+    assert torch.equal(trainer.candidate.in_force(), in_force)
+    assert trainer.model_version == 0
+    assert trainer.control.history() == []
+    assert trainer.control.get("metrics.refused") == 1
+    assert trainer.train(8) == 1
+    assert trainer.train(8) == 8
 
 
 def test_too_few_experiences_are_skipped_and_counted(toy_trainer, fill):

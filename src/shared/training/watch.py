@@ -71,8 +71,11 @@ class LearningWatch:
         self._settled: deque[tuple[int, int, float]] = deque()
         self._sent_at = clock()
 
-    def trained(self, loss: float, before: torch.Tensor) -> None:
-        """A step was published. `before` (uint8 [bytes], on the model's device) holds the weights before it."""
+    def trained(self, loss: float, before: torch.Tensor, steps: int = 1) -> None:
+        """`steps` steps were published, the last one with this loss.
+
+        `before` (uint8 [bytes], on the model's device) holds the weights before them.
+        """
         self._set("refused_in_row", 0)
         self._set("failed_in_row", 0)
         self._sampled(loss)
@@ -81,7 +84,7 @@ class LearningWatch:
         if not is_coasting and (self._coast.is_far or is_moved(self._parameters, before, after)):
             self._set("still_in_row", 0)
         else:
-            self._count("still_in_row")
+            self._count("still_in_row", steps)
 
     def refused(self, loss: float) -> None:
         """A step was made and its candidate refused."""
@@ -142,8 +145,8 @@ class LearningWatch:
     def _set(self, name: str, value: int) -> None:
         self._shared[self._at[name]] = value
 
-    def _count(self, name: str) -> None:
-        self._shared[self._at[name]] += 1
+    def _count(self, name: str, amount: int = 1) -> None:
+        self._shared[self._at[name]] += amount
 
     def _head(self) -> int:
         return sum(self._shared[at] for at in self._words[0])

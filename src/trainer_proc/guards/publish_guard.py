@@ -44,10 +44,11 @@ class PublishGuard:
             else:
                 self._stretches.append((spec.offset, spec.offset + spec.length))
 
-    def find_fault(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
+    def find_fault(self, in_force: torch.Tensor, observations: torch.Tensor, steps: int = 1) -> str | None:
         """What is wrong with the model as it is now, naming the tensor; None if it may be published.
 
-        `in_force` (uint8 [bytes]) holds the weights published last, `observations` float32[B, F] the batch.
+        `in_force` (uint8 [bytes]) holds the weights published last, `observations` float32[B, F] the batch of the last
+        of the `steps` taken since.
         """
         moved, size, count = self._distance(in_force)
         if not math.isfinite(moved) or not self._buffers_finite():
@@ -56,7 +57,7 @@ class PublishGuard:
                 return fault
             if not math.isfinite(moved):
                 moved, size, count = self._distance(in_force, exactly=True)
-        limit = self.config.guard_max_jump
+        limit = steps * self.config.guard_max_jump
         jump = math.sqrt(moved) / max(math.sqrt(size), _SMALLEST_RMS * math.sqrt(count), 1e-12)
         if limit and jump > limit:
             name = self._name_farthest(in_force)
@@ -68,7 +69,7 @@ class PublishGuard:
         name = became_not_finite(self.flat.state(), self.flat.layout.views(in_force))
         return None if name is None else f"{name} has a value that is not finite"
 
-    def shorten(self, in_force: torch.Tensor, observations: torch.Tensor) -> float:
+    def shorten(self, in_force: torch.Tensor, observations: torch.Tensor, steps: int = 1) -> float:
         """Pull the parameters back towards those in force until nothing is wrong; the share of the way that is left.
 
         0 if that does not help: then the candidate is as before or nearer, and must not be published.
@@ -76,7 +77,7 @@ class PublishGuard:
         for times in range(1, _SHORTENINGS + 1):
             for before, after in self._pairs(in_force):
                 after.copy_(torch.where(torch.isfinite(before), torch.lerp(before, after, _SHORTENED), after))
-            if self.find_fault(in_force, observations) is None:
+            if self.find_fault(in_force, observations, steps) is None:
                 return _SHORTENED**times
         return 0.0
 
