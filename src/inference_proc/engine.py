@@ -29,6 +29,7 @@ from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.snapshot import read_trainer
 from ..shared.telemetry.stats import buffer_stats
 from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
+from ..shared.weights.freshness import Freshness
 from .application_hooks import ApplicationHooks
 from .changes import Changes
 from .coupled import CoupledTrainer
@@ -73,7 +74,8 @@ class Engine:
         coupled = None if self.config.trainer.enabled else CoupledTrainer(instance, self._live.flat, self._live.slots)
         self._coupled = coupled
         self._live.is_trained_here = coupled is not None and coupled.is_trainer
-        self._recorder = Recorder(instance, self.lane, None if coupled is None else self._train_coupled)
+        train = None if coupled is None else self._train_coupled
+        self._recorder = Recorder(instance, self.lane, self._live.freshness.arrived, train)
         self._health = Health(self.control, self.lane)
         self._changes = Changes(self.control)
         if self._changes.is_reloaded():
@@ -93,7 +95,8 @@ class Engine:
             [head.name for head in self.application.heads],
         )
         model = LiveModel(flat, slots, in_place=self.config.trainer.enabled and is_large)
-        return LivePolicy(policy, model, slots, self.lane.count)
+        freshness = Freshness(self.control, self.lane.index, self.config.trainer.buffer_capacity)
+        return LivePolicy(policy, model, slots, self.lane.count, freshness)
 
     @classmethod
     def attach(cls, instance: str | None = None, timeout: float | None = None) -> Engine:

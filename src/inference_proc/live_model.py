@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..shared.errors import PolicyUnavailable
 from ..shared.experiences.sampler import WEAK_MEMORY
 from ..shared.weights.flat_model import FlatModel
+from ..shared.weights.freshness import Freshness
 from ..shared.weights.slots import Slots
 from ..shared.weights.subscriber import Subscriber
 from .policy import Draw, Policy
@@ -74,6 +75,10 @@ class LiveModel:
         self.version = self._subscriber.version
         self._next = None
 
+    def drawn_ns(self) -> int:
+        """When the last training step of the weights in use drew its experiences (see Subscriber.drawn_ns)."""
+        return self._subscriber.drawn_ns()
+
     def is_whole(self) -> bool:
         """True if what was computed since the last refresh was computed with one version's weights."""
         return not self._in_place or self._subscriber.is_whole()
@@ -82,13 +87,18 @@ class LiveModel:
 class LivePolicy:
     """The policy, always with the newest weights. `count(name)` raises a counter of the lane.
 
+    `freshness` is told of a trainer's weights at the first decision by them.
     Where the weights in use are trained in this process (`is_trained_here`), they are the newest already. Not
     thread-safe: the engine holds its lock around every call.
     """
 
-    def __init__(self, policy: Policy, model: LiveModel, slots: Slots, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, policy: Policy, model: LiveModel, slots: Slots, count: Callable[[str], None], freshness: Freshness
+    ) -> None:
         self.policy = policy
         self.slots = slots
+        self.freshness = freshness
+        self._told = model.version
         self.is_trained_here = False
         self._model = model
         self._count = count
@@ -107,6 +117,10 @@ class LivePolicy:
         """Draw an action for each of `features` (float32[B, F]), all with the same version's weights."""
         for _ in range(_IN_PLACE_TRIES):
             self.refresh()
+            if self._model.version != self._told:
+                self._told = self._model.version
+                if not self.is_trained_here:
+                    self.freshness.taken(self._model.drawn_ns())
             draws = self.policy.act_many(features)
             if self._model.is_whole():
                 return draws

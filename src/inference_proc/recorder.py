@@ -33,10 +33,21 @@ _EXPIRY_INTERVAL = 1_000_000_000
 
 
 class Recorder:
-    """Stores decisions and completes them. `completed` is called with every record that enters the ring trainable."""
+    """Stores decisions and completes them.
 
-    def __init__(self, instance: Instance, lane: Lane, completed: Callable[[np.void], None] | None = None) -> None:
+    `rewarded` is called for every reward that completed a decision of this lane, `completed` with every record that
+    enters the ring trainable.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        lane: Lane,
+        rewarded: Callable[[], None],
+        completed: Callable[[np.void], None] | None = None,
+    ) -> None:
         self.lane = lane
+        self._rewarded = rewarded
         self._max_keys = instance.config.inference.max_keys
         self._pending_timeout = instance.config.inference.pending_timeout
         self._train_on_wait = instance.config.trainer.train_on_wait
@@ -118,6 +129,7 @@ class Recorder:
         self._tell_completed()
         if given is None or isinstance(given, bool):
             return given is True
+        self._rewarded()
         if self._completed is not None:
             self._completed(given)
         return True
@@ -154,6 +166,7 @@ class Recorder:
 
     def _tell_completed(self) -> None:
         for row in self.lane.take_arrived():
+            self._rewarded()
             if self._completed is not None:
                 self._completed(row)
 

@@ -111,13 +111,12 @@ class Candidate:
         name = None if is_finite is not None and is_finite() else became_not_finite(self.learner.state(), self._good)
         return None if name is None else f"the learner's {name} has a value that is not finite"
 
-    def publish(self, version: int) -> None:
-        """Publish the weights as they are now."""
-        if self.device.type == "cpu":
-            self.publisher.publish(self.flat.flat, version)
-        else:
-            self._staging.copy_(self.flat.flat)
-            self.publisher.publish(self._staging, version)
+    def publish(self, version: int, drawn_ns: int = 0) -> None:
+        """Publish the weights as they are now. `drawn_ns`: see Publisher.publish."""
+        source = self.flat.flat
+        if self.device.type != "cpu":
+            source = self._staging.copy_(self.flat.flat)
+        self.publisher.publish(source, version, drawn_ns)
         self._settled = True
         self.in_vain = 0
 

@@ -50,6 +50,7 @@ class _Step:
     rewards: NDArray[np.float32]
     batch: Batch
     result: StepResult
+    drawn_ns: int
     seconds: float
 
 
@@ -183,7 +184,7 @@ class ContinuousTrainer:
             for version, step in enumerate(steps, self.model_version + 1)
         ]
         in_force = self.candidate.in_force()
-        self.candidate.publish(self.model_version + len(steps))
+        self.candidate.publish(self.model_version + len(steps), last.drawn_ns)
         # Directly after: a trainer that is killed in between leaves versions without their rows.
         last.seconds += time.perf_counter() - started
         rows[-1]["step_ms"] = last.seconds * 1e3
@@ -206,7 +207,11 @@ class ContinuousTrainer:
     def _steps(self, count: int) -> list[_Step]:
         """Take `count` steps, fewer if experiences are too few or a loss is not finite."""
         steps: list[_Step] = []
-        while len(steps) < count and (rows := self._batches.draw(self.config, self._batch_size)) is not None:
+        while len(steps) < count:
+            drawn_ns = time.monotonic_ns()
+            rows = self._batches.draw(self.config, self._batch_size)
+            if rows is None:
+                break
             started = time.perf_counter()
             if not steps:
                 self.candidate.begin()
@@ -215,7 +220,7 @@ class ContinuousTrainer:
             if self._pace is not None:
                 self.learner.experiences = self.buffer.reader.size()  # type: ignore[attr-defined]
             result = self.candidate.step(batch)
-            steps.append(_Step(rows, rewards, batch, result, time.perf_counter() - started))
+            steps.append(_Step(rows, rewards, batch, result, drawn_ns, time.perf_counter() - started))
             if not math.isfinite(result.loss):
                 break
         return steps

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from ..memory import layout
 from ..memory.claim import WORD, Refusal
 from ..memory.control import Control
-from ..memory.latency import bucket
+from ..memory.durations import DECISION
 from ..rate_limit import RateLimit
 from .records import SEND, TICKET_BITS
 
 log = logging.getLogger(__name__)
+
+_bucket = DECISION.bucket
 
 
 class LaneCounters:
@@ -70,7 +72,7 @@ class LaneCounters:
         words = self._words
         wait, send, newest, total, first = self._decision_words
         outcome = send if decision == SEND else wait
-        place = first + bucket(nanoseconds)
+        place = first + _bucket(nanoseconds)
         words[outcome] = (words[outcome] + 1) & WORD
         words[newest] = version
         words[total] = (words[total] + nanoseconds) & WORD

@@ -16,6 +16,10 @@ HISTORY_ROWS = 4096
 LATENCY_BUCKETS = 24
 """Decisions are counted by duration: bucket i holds those of at most 16 us * 2**(i/2); the last one is open."""
 
+FRESHNESS_BUCKETS = 24
+"""Rewards are counted by the time until weights trained after them decide: at most 4 ms * 2**(i/2); the last one is
+open."""
+
 STATES = ("stopped", "starting", "running", "backoff", "fatal", "stopping")
 """A child's state as the supervisor sees it; the table stores the index."""
 
@@ -152,6 +156,7 @@ _SLOT: list[Field] = [
     ("sequence", "u64", "2v-1 while version v is being written, 2v when it is complete"),
     ("checksum", "u64", "xor of the slot's tensor bytes as 64-bit words, zero padded"),
     ("publication", "u64", "number of the publication in it; the next one goes into the next slot"),
+    ("drawn_ns", "u64", "when its last step drew its experiences, on the monotonic clock (0: it came from no step)"),
 ]
 _LANE: list[Field] = [
     ("owner", "u64", "process id of the owner (the flock on the ring's file says whether it lives)"),
@@ -197,6 +202,8 @@ _LANE: list[Field] = [
     ("rewarding", "u64", "ticket of the decision that gets or got the newest reward (0: the two fields below change)"),
     ("reward_due", "u64", "what reward_count is once that decision is complete"),
     ("sum_due", "f64", "what reward_sum is then"),
+    ("freshness_sum_ns", "u64", "time that rewards waited for a decision by weights trained after them, nanoseconds"),
+    *[(f"freshness_{i}", "u64", "rewards that waited so long") for i in range(FRESHNESS_BUCKETS)],
 ]
 HISTORY_COLUMNS: tuple[tuple[str, str], ...] = (
     ("version", "version published by the step"),

@@ -47,8 +47,13 @@ class LaneReading:
 
     @property
     def latency_counts(self) -> list[int]:
-        """Decisions in each bucket of durations (memory.latency has the bounds)."""
+        """Decisions in each bucket of durations (memory.durations.DECISION)."""
         return [self.values[f"latency_{bucket}"] for bucket in range(layout.LATENCY_BUCKETS)]
+
+    @property
+    def freshness_counts(self) -> list[int]:
+        """Rewards in each bucket of the time until weights trained after them decided (memory.durations.FRESHNESS)."""
+        return [self.values[f"freshness_{bucket}"] for bucket in range(layout.FRESHNESS_BUCKETS)]
 
 
 def read_lanes(control: Control) -> list[LaneReading]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..memory import layout
-from ..memory.latency import BOUNDS as BOUNDS
+from ..memory.durations import DECISION, FRESHNESS, Scale
 from .lane_reading import LaneReading
 from .learning_reasons import NAMES
 from .process_reading import ProcessReading
@@ -29,7 +29,7 @@ OUTCOMES = ("completed", "expired", "superseded", "dropped", "rejected", "lost")
 class Family:
     """One metric: `kind` is counter, gauge, histogram or info; a counter's samples get the suffix `_total`.
 
-    `read` gives the samples; of a histogram the value is (counts of all buckets, sum in seconds).
+    `read` gives the samples; of a histogram the value is (scale, counts of all buckets, sum in seconds).
     """
 
     name: str
@@ -118,9 +118,14 @@ def _outcomes(snapshot: Snapshot) -> Iterator[Sample]:
             yield (str(lane.index), outcome), lane.values[outcome]
 
 
-def _durations(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], tuple[list[int], float]]]:
+def _durations(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], tuple[Scale, list[int], float]]]:
     for lane in snapshot.lanes:
-        yield (str(lane.index),), (lane.latency_counts, lane.values["latency_sum_ns"] * 1e-9)
+        yield (str(lane.index),), (DECISION, lane.latency_counts, lane.values["latency_sum_ns"] * 1e-9)
+
+
+def _freshness(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], tuple[Scale, list[int], float]]]:
+    for lane in snapshot.lanes:
+        yield (str(lane.index),), (FRESHNESS, lane.freshness_counts, lane.values["freshness_sum_ns"] * 1e-9)
 
 
 def _processes(snapshot: Snapshot) -> tuple[ProcessReading, ...]:
@@ -228,6 +233,9 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                ("lane", "gate"), _decisions),
         Family("tandem_decision_duration_seconds", "histogram", "Time from observation to decision.",
                "`lane.<k>.latency_<i>`, `lane.<k>.latency_sum_ns`", ("lane",), _durations),
+        Family("tandem_freshness_seconds", "histogram", "Time from a reward's arrival to the first decision by weights"
+               " that were trained after it.", "`lane.<k>.freshness_<i>`, `lane.<k>.freshness_sum_ns`", ("lane",),
+               _freshness),
         _lane("tandem_decision_errors", "counter", "Failures on the decision path that were handled.", "errors"),
         _lane("tandem_decision_version", "gauge", "Version that made the lane's newest decision.", "version"),
         _lane("tandem_decision_lock_timeouts", "counter", "Calls that gave up on the process-local lock.",

@@ -11,6 +11,7 @@ import math
 
 from ..memory import layout
 from ..memory.control import Control
+from ..memory.durations import FRESHNESS
 from ..memory.processes import is_same_process, start_ticks, uptime_of
 from .lane_reading import LaneReading, lanes_of, newest_turn, oldest_turn, read_lanes
 from .learning_reasons import learning_notices, learning_reasons
@@ -105,6 +106,17 @@ class Snapshot:
         """Decisions of all lanes in each bucket of durations."""
         lanes = [lane.latency_counts for lane in self.lanes]
         return [sum(column) for column in zip(*lanes)] if lanes else [0] * layout.LATENCY_BUCKETS  # noqa: B905
+
+    @property
+    def freshness_counts(self) -> list[int]:
+        """Rewards of all lanes in each bucket of the time until weights trained after them decided."""
+        lanes = [lane.freshness_counts for lane in self.lanes]
+        return [sum(column) for column in zip(*lanes)] if lanes else [0] * layout.FRESHNESS_BUCKETS  # noqa: B905
+
+    def freshness(self, share: float) -> float | None:
+        """Seconds after which `share` of the rewards were in the weights that decide; None before the first one."""
+        counts = self.freshness_counts
+        return FRESHNESS.percentile(counts, share) if any(counts) else None
 
     @property
     def servers(self) -> list[LaneReading]:

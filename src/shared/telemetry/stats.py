@@ -86,6 +86,11 @@ def _training(snapshot: Snapshot) -> dict[str, Any]:
         "overruns": metrics["overruns"],
         **{name: learned(name) for name in _SINCE_THE_FIRST_STEP},
         "policy_lag": {"mean": learned("lag_mean"), "max": learned("lag_max")},
+        "freshness": {
+            "count": sum(snapshot.freshness_counts),
+            "p50_seconds": snapshot.freshness(0.5),
+            "p99_seconds": snapshot.freshness(0.99),
+        },
         "refused": metrics["refused"],
         "shortened": metrics["shortened"],
         "clipped_rewards": metrics["clipped_rewards"],

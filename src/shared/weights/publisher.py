@@ -53,8 +53,10 @@ class Publisher:
         newest = self._slots.find(self.version)
         return int(self._words[self._slots.sequence_words[newest] + 2]) if newest >= 0 else 0
 
-    def publish(self, flat: torch.Tensor, version: int) -> None:
+    def publish(self, flat: torch.Tensor, version: int, drawn_ns: int = 0) -> None:
         """Publish `flat` (uint8 [bytes], CPU) as `version`, which must be above the published one (or 0, at creation).
+
+        `drawn_ns` is when the experiences of its last training step were drawn, on the monotonic clock.
 
         The order of the stores is the protocol. An exception or a kill between any two of them leaves every
         announced version readable. Raises TandemError if another trainer has taken over.
@@ -71,6 +73,7 @@ class Publisher:
         sequence_word = self._slots.sequence_words[index]
         words[sequence_word] = max(0, 2 * version - 1)
         words[sequence_word + 2] = number
+        words[sequence_word + 3] = drawn_ns
         slot.copy_(flat)
         words[sequence_word + 1] = checksum(slot)
         words[sequence_word] = 2 * version

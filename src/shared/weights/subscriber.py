@@ -51,6 +51,14 @@ class Subscriber:
         """True if the slot that `newest` found still holds the version that was announced then."""
         return bool(self._words[self._word] == 2 * self._announced)
 
+    def drawn_ns(self) -> int:
+        """When the experiences of the last training step of the version taken last were drawn (monotonic clock).
+
+        0 if it came from no step, or if its slot is written again already.
+        """
+        drawn: int = self._words[self._word + 3]
+        return drawn if self.is_whole() else 0
+
     def refresh(self, target: torch.Tensor) -> bool | None:
         """Copy the newest version into `target` (uint8 [bytes]): True if taken, False if nothing is new.
 

@@ -87,6 +87,7 @@ class _Page:
             return [self._rule("Learning"), [("no training step yet", "dim")]]
         reward = f"{_number(metrics['mean_reward'])}  actual {_number(metrics['actual_reward'])}"
         entropy = f"{_number(metrics['entropy'])} nats"
+        fresh, fresher = self._reading.freshness
         return [
             self._rule("Learning"),
             self._graph("loss", _number(metrics["average_loss"]), "loss"),
@@ -97,6 +98,10 @@ class _Page:
                 (f"mean {_fixed(metrics['lag_mean'], 1)}, max {_fixed(metrics['lag_max'], 0)} versions", ""),
                 (f"   step {_fixed(metrics['average_step_ms'], 1)} ms", ""),
                 (f"   gradient {_number(metrics['gradient_norm'])}", ""),
+            ],
+            [
+                _label("freshness"),
+                ("-" if fresh is None or fresher is None else f"p50 {fresh:.2f} s   p99 {fresher:.2f} s", ""),
             ],
             [
                 _label("steps"),

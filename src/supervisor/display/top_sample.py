@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...shared.memory.control import Control
-from ...shared.memory.latency import percentile
+from ...shared.memory.durations import DECISION
 from ...shared.memory.users import living
 from ...shared.telemetry.snapshot import Snapshot
 from . import status
@@ -71,6 +71,8 @@ class Reading:
     overwritten: int = 0
     decisions_per_second: float | None = None
     sent_share: float | None = None
+    freshness: tuple[float | None, float | None] = (None, None)
+    """Seconds until half of the rewards, and 99 % of them, were in the weights that decide; None: none were yet."""
     percentiles: dict[int, float] | None = None
     """Seconds by percentile 50, 95, 99; None if nothing was decided."""
 
@@ -121,6 +123,7 @@ class Reader:
         reading.restored_version = snapshot.numbers["restored_version"]
         reading.pending_capacity = snapshot.total_pending_capacity
         reading.overwritten = sum(lane.overwritten for lane in snapshot.lanes)
+        reading.freshness = snapshot.freshness(0.5), snapshot.freshness(0.99)
         buckets = snapshot.latency_counts
         now = time.monotonic()
         if self._before is not None:
@@ -132,7 +135,7 @@ class Reader:
                 reading.sent_share = sent / (sent + blocked)
                 self.columns["sent"].append(reading.sent_share)
                 counts = [max(0, new - before) for new, before in zip(buckets, old_buckets, strict=True)]
-                reading.percentiles = {percent: percentile(counts, percent / 100) for percent in (50, 95, 99)}
+                reading.percentiles = {percent: DECISION.percentile(counts, percent / 100) for percent in (50, 95, 99)}
         self._before = (now, buckets, reading.lanes)
 
     def _take_history(self, control: Control) -> None:

@@ -12,7 +12,7 @@ import pytest
 from channel_kit import add, balance, key_of, payload, value_of, wait_for_reward, wrong_rows
 from tandem.shared.errors import LaneBusy, SegmentMissing
 from tandem.shared.memory import layout
-from tandem.shared.memory.latency import bucket as latency_bucket
+from tandem.shared.memory.durations import DECISION
 from tandem.shared.memory.segments import segment_path
 
 MakeChannel = Callable[..., Any]
@@ -262,10 +262,10 @@ def test_buckets_are_bounded_by_powers_of_the_root_of_two() -> None:
     """Bucket i holds durations of at most 16 us * 2**(i/2)."""
     for i in range(layout.LATENCY_BUCKETS - 1):
         bound = 16_000 * 2 ** (i / 2)
-        assert latency_bucket(int(bound)) == i
-        assert latency_bucket(int(bound * 1.01)) == min(i + 1, layout.LATENCY_BUCKETS - 1)
-    assert latency_bucket(0) == 0
-    assert latency_bucket(10**15) == layout.LATENCY_BUCKETS - 1
+        assert DECISION.bucket(int(bound)) == i
+        assert DECISION.bucket(int(bound * 1.01)) == min(i + 1, layout.LATENCY_BUCKETS - 1)
+    assert DECISION.bucket(0) == 0
+    assert DECISION.bucket(10**15) == layout.LATENCY_BUCKETS - 1
 
 
 def test_progress_is_visible(channel: MakeChannel) -> None:

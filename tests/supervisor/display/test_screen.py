@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tandem.supervisor.display import status
 from tandem.supervisor.display.screen import ASCII, bar, compose, plain, sparkline
-from tandem.supervisor.display.top_sample import Reader, Reading, percentile
+from tandem.supervisor.display.top_sample import Reader, Reading
 
 
 def reading(**changes: Any) -> Reading:
@@ -106,12 +106,3 @@ def test_a_stopped_instance_is_said_to_be_stopped() -> None:
     assert "stopped" in text
     assert "Nothing runs" in text
     assert "version" not in text
-
-
-def test_percentiles_are_interpolated() -> None:
-    """A percentile lies in the bucket that holds it; the open bucket counts as its lower bound."""
-    assert percentile([10, 0, 0], 0.5) == pytest.approx(8e-6)
-    assert percentile([1, 0, 1], 1.0) == pytest.approx(16e-6 * 2**0.5)
-    assert 16e-6 < percentile([1, 8, 1], 0.5) < 16e-6 * 2**0.5
-    with pytest.raises(ValueError, match="nothing"):
-        percentile([0, 0], 0.5)

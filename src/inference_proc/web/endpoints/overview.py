@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ....shared.memory.latency import BOUNDS
+from ....shared.memory.durations import DECISION
 from ....shared.telemetry.process_reading import ProcessReading
 from ....shared.telemetry.snapshot import Snapshot
 from ....shared.telemetry.stats import stats_of
@@ -85,7 +85,7 @@ def _process(reading: ProcessReading, limit: float) -> dict[str, Any]:
 
 def latencies(snapshot: Snapshot) -> dict[str, list[Any]]:
     """Decisions of all lanes by duration: the upper bounds of the buckets in microseconds, and their counts."""
-    bounds = [1e6 * bound for bound in BOUNDS]
+    bounds = [1e6 * bound for bound in DECISION.bounds]
     return {"bounds_us": [*bounds, bounds[-1] * 2**0.5], "counts": snapshot.latency_counts}
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ....shared.memory.control import Control
-from ....shared.telemetry.metric_families import BOUNDS, FAMILIES, Family
+from ....shared.telemetry.metric_families import FAMILIES, Family
 from ....shared.telemetry.snapshot import Snapshot
 from ..json_response import problem
 
@@ -62,8 +62,8 @@ def _metric(family: Family, snapshot: Snapshot) -> Metric:
     metric = kinds[family.kind](family.name, family.help, labels=family.labels)
     for values, value in family.read(snapshot):
         if family.kind == "histogram":
-            counts, total = value
-            bounds = [*(repr(bound) for bound in BOUNDS), "+Inf"]
+            scale, counts, total = value
+            bounds = [*(repr(bound) for bound in scale.bounds), "+Inf"]
             metric.add_metric(values, list(zip(bounds, itertools.accumulate(counts), strict=True)), total)
         else:
             metric.add_metric(values, value)

@@ -67,7 +67,7 @@ def test_every_uptime_is_that_of_the_process(server: Any) -> None:
 def test_a_decisions_duration_lies_within_the_bound_of_its_bucket() -> None:
     """The bounds that the picture names are those by which lanes count."""
     from tandem.inference_proc.web.endpoints.overview import latencies
-    from tandem.shared.memory.latency import bucket as latency_bucket
+    from tandem.shared.memory.durations import DECISION
 
     class Empty:
         """A reading without lanes."""
@@ -76,7 +76,7 @@ def test_a_decisions_duration_lies_within_the_bound_of_its_bucket() -> None:
 
     bounds: list[float] = latencies(Empty())["bounds_us"]  # type: ignore[arg-type]
     for nanoseconds in (1, 16_000, 16_001, 22_627, 22_628, 100_000, 1_000_000, 3_000_000):
-        bucket = latency_bucket(nanoseconds)
+        bucket = DECISION.bucket(nanoseconds)
         assert nanoseconds / 1e3 <= bounds[bucket] * 1.000001
         assert bucket == 0 or nanoseconds / 1e3 > bounds[bucket - 1] * 0.999999
 
