@@ -29,7 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "feature_set": "v28",
     "presence": False,
     "model": "candidates",
-    "speed": 1.0,
+    "speed": "auto",
 }
 _CHOICES = {"feature_set": FEATURE_SETS, "model": ("candidates", "split_head")}
 
@@ -40,7 +40,7 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
 
     `gate_config`: the gate's YAML file, relative to `folder`. `feature_set`: `v28` or `v29`. `presence`: rank chunks by
     workers present instead of mining, in shuffled slots. `model`: `candidates` or `split_head`. `speed`: how many times
-    faster than real time the game is played; the gate's times pass so much faster.
+    faster than real time the game is played; the gate's times pass so much faster. `auto`: as its observations come.
 
     Raises ConfigError listing every setting that is unknown, of the wrong type or not allowed.
     """
@@ -48,7 +48,7 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
     file = folder / chosen["gate_config"]
     source = GateConfigFile(file)
     axis, chunks = source.current.chunks_per_axis, source.current.chunks
-    speed = float(chosen["speed"])
+    speed = None if chosen["speed"] == "auto" else float(chosen["speed"])
     encoder = FeatureEncoder(source, chosen["feature_set"], chosen["presence"])
 
     def build_model() -> nn.Module:
@@ -81,15 +81,6 @@ def create(settings: Mapping[str, Any], folder: Path) -> Application:
     )
 
 
-def demonstration(speed: float) -> dict[str, Any]:
-    """What the configuration should say while the game is played `speed` times faster than real (`ctl demo`).
-
-    Decisions come so much faster and a training interval stays a second: with one step in each, a demonstration would
-    end before much is learned. Four steps a second at speed 20 are 0.4 for each decision (docs/learning.md).
-    """
-    return {"settings": {"speed": speed}, "trainer": {"steps_per_interval": min(20, max(1, round(speed / 5)))}}
-
-
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     problems = []
     for key, value in settings.items():
@@ -101,8 +92,8 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(f"{key}: {value!r} is not one of {', '.join(_CHOICES[key])}")
         elif key == "presence" and not isinstance(value, bool):
             problems.append(f"{key}: {value!r} is not true or false")
-        elif key == "speed" and not (type(value) in (int, float) and 0 < value < math.inf):
-            problems.append(f"{key}: {value!r} is not a number above 0")
+        elif key == "speed" and value != "auto" and not (type(value) in (int, float) and 0 < value < math.inf):
+            problems.append(f"{key}: {value!r} is not a number above 0, nor auto")
         elif key == "gate_config" and not (isinstance(value, str) and value):
             problems.append(f"{key}: {value!r} is not a file name")
     if problems:

@@ -20,11 +20,10 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from .game_clock import WINDOW
 from .play_result import PlayResult, Tally
 from .world import World
 
-WINDOW = 15.0
-"""Simulated seconds between two observations of a territory."""
 ANSWER_TIMEOUT = 2.0
 RETRY_DELAY = 0.25
 

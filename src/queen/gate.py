@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..shared.application import Verdict
 from .exploration import Exploration, annealed
 from .features import ConfigSource
+from .game_clock import GameClock
 from .gate_config import GateConfig, GateConfigFile
 from .gate_statistics import GateStatistics
 from .observation import Observation, as_observation
@@ -93,8 +94,8 @@ class SimulationGate:
     """Evaluates spawns; holds exploration state for each key, and statistics.
 
     `evaluate` is the fast path for one candidate, `evaluate_many` the vectorised one without any record.
-    Both compute the same numbers. `speed` is how many times faster than real the game is played: chunks are fresh again
-    so much sooner. Safe for threads: a short process-local lock guards the state.
+    Both compute the same numbers. `speed` is how many times faster than real the game is played (None: found, see
+    GameClock): chunks are fresh again so much sooner. Safe for threads: a short process-local lock guards the state.
     """
 
     components = COMPONENTS
@@ -104,12 +105,11 @@ class SimulationGate:
         source: ConfigSource,
         clock: Callable[[], float] = time.monotonic,
         max_keys: int = 1024,
-        speed: float = 1.0,
+        speed: float | None = 1.0,
     ) -> None:
         self._source = source
         self._poll = source.poll if isinstance(source, GateConfigFile) else None
-        self._clock = clock
-        self._speed = speed
+        self._time = GameClock(clock, speed, max_keys)
         self._lock = threading.Lock()
         self._tables = _Tables(source.current)
         self._exploration = Exploration(source.current.chunks, max_keys)
@@ -120,6 +120,9 @@ class SimulationGate:
         seen = observation if type(observation) is Observation else as_observation(observation)
         tables = self._current_tables()
         config = tables.config
+        with self._lock:
+            self._time.observed(key)
+            now = self._time.now()
         if not config.gate_enabled:
             verdict = Verdict(True, GATE_DISABLED, 0.0)
         else:
@@ -128,7 +131,7 @@ class SimulationGate:
             exploration = 0.0
             if 0 <= chunk < config.chunks:
                 exploration = annealed(config, version) * self._exploration.freshness(
-                    key, chunk, config.exploration_max_time, self._speed * self._clock()
+                    key, chunk, config.exploration_max_time, now
                 )
             parts = (survival, disruption, location, exploration)
             if seen.queen_energy < config.cost(kind):
@@ -173,8 +176,8 @@ class SimulationGate:
         fresh = np.ones(places.shape)
         with self._lock:
             last = dict(self._exploration.last_spawns(key))
+            now = self._time.now()
         if last:
-            now = self._speed * self._clock()
             times = np.array([last.get(place, -math.inf) for place in places.tolist()])
             fresh = np.clip((now - times) / config.exploration_max_time, 0.0, 1.0)
         exploration = np.where(valid, annealed(config, version) * fresh[inverse], 0.0)
@@ -193,7 +196,7 @@ class SimulationGate:
     def sent(self, key: Hashable, action: tuple[int, ...]) -> None:
         """The spawn was let through: its chunk counts as explored from now on."""
         with self._lock:
-            self._exploration.spawned(key, action[0], self._speed * self._clock())
+            self._exploration.spawned(key, action[0], self._time.now())
             self._statistics.acted()
 
     def failed(self, key: Hashable, action: tuple[int, ...]) -> None:

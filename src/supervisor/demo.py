@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shared.configuration.addresses import reachable
-from ..shared.configuration.config import Config, ContinuousTrainingConfig
+from ..shared.configuration.config import Config
 from ..shared.errors import SupervisorError
 from ..shared.memory.control import Control
 from ..shared.memory.processes import module_command, start_ticks
@@ -52,29 +52,6 @@ class Game:
         return command
 
 
-def adapted(config: Config, speed: float) -> Config:
-    """The configuration for a game played `speed` times faster than real.
-
-    The application's module may say what that takes in a function `demonstration(speed)`: settings of its own and of
-    the section `trainer`. What the configuration says otherwise than by default goes first.
-    """
-    from ..shared.application import import_application  # here, so that the help of the command needs no package
-
-    find = getattr(import_application(config.application, Path(config.folder)), "demonstration", None)
-    wanted = {} if find is None else find(speed)
-    default = ContinuousTrainingConfig()
-    trainer = {
-        name: value
-        for name, value in wanted.get("trainer", {}).items()
-        if getattr(config.trainer, name) == getattr(default, name)
-    }
-    return dataclasses.replace(
-        config,
-        settings={**wanted.get("settings", {}), **config.settings},
-        trainer=dataclasses.replace(config.trainer, **trainer),
-    )
-
-
 def play(
     config: Config, game: Game, tell: Callable[[str], None], live: Callable[[Control], None]
 ) -> dict[str, Any] | None:
@@ -84,7 +61,7 @@ def play(
     Raises StartFailed, or SupervisorError if the game client fails.
     """
     with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
-        config = dataclasses.replace(adapted(config, game.speed), data_dir=folder)
+        config = dataclasses.replace(config, data_dir=folder)
         supervisor = Supervisor(f"demo-{os.getpid()}", config, save=False)
         supervisor.handle_signals(hangup=True)
         tell("starting the server and the trainer")

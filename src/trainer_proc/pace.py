@@ -26,8 +26,10 @@ _IDLE_TICKS = 4
 class Pace:
     """Counts what the lanes completed and says what a tick should do."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, is_replayed: bool) -> None:
+        """`is_replayed`: the learner is one that large batches suit, and that rests while nothing is new."""
         self._control = control
+        self._is_replayed = is_replayed
         self._lanes = range(control.get("lanes"))
         self._seen = 0
         self._owed = 0.0
@@ -49,13 +51,16 @@ class Pace:
         total = self.total()
         new, self._seen = max(0, total - self._seen), total
         self._idle = 0 if new else self._idle + 1
-        if self._idle > _IDLE_TICKS:
+        if self._idle > _IDLE_TICKS and self._is_replayed:
             return 0, config.batch_size
         # What the rings have lost already is not owed any more.
         self._owed += config.update_to_data * min(new, config.buffer_capacity)
-        batch = max(config.batch_size, _SMALL if total < _FEW else _USUAL)
+        batch = config.batch_size
+        if self._is_replayed:
+            batch = max(batch, _SMALL if total < _FEW else _USUAL)
         most = max(1, int(_BUDGET * config.training_interval / self.step_seconds))
-        while self._owed / batch > most and batch < _LARGEST:
+        largest = _LARGEST if self._is_replayed else 4 * batch
+        while self._owed / batch > most and batch < largest:
             batch *= 2
         steps = min(most, max(1, int(self._owed / batch)))
         self._owed = 0.0 if steps == most else max(0.0, self._owed - steps * batch)

@@ -81,7 +81,7 @@ class ContinuousTrainer:
         self._resume()
         self.metrics = TrainingMetrics(self.control)
         self.watch = LearningWatch(self.control, self.flat)
-        self._pace = Pace(self.control) if hasattr(self.learner, "experiences") else None
+        self._pace = Pace(self.control, hasattr(self.learner, "experiences"))
         self._batch_size = 0
         self._tell_at = 0.0
         self._commands = Commands(self)
@@ -148,17 +148,20 @@ class ContinuousTrainer:
 
     def is_early(self) -> bool:
         """True if so much is new that the next tick should not wait for its time."""
-        return self._pace is not None and self._pace.is_early()
+        return self.config.steps_per_interval == "auto" and self._pace.is_early()
 
     def plan_tick(self) -> int:
         """Steps of the tick that begins now: `steps_per_interval`, or, where the data set the pace, by what is new."""
-        if self._pace is None:
-            return self.config.steps_per_interval
+        fixed = self.config.steps_per_interval
+        if not isinstance(fixed, str):
+            self._batch_size = self.config.batch_size
+            return fixed
         steps, self._batch_size = self._pace.plan(self.config)
         return steps
 
     def train_step(self) -> bool:
         """Sample, train, guard, publish and record once. False if it was skipped or the candidate refused."""
+        self._batch_size = self.config.batch_size
         return self.train(1) > 0
 
     def train(self, most: int) -> int:
@@ -196,13 +199,12 @@ class ContinuousTrainer:
         for step in steps:
             self._batches.learned(step.rows, step.result)
         self._tell(rows[-1], len(last.rows))
-        if self._pace is not None:
-            self._pace.took(sum(step.seconds for step in steps) / len(steps))
+        self._pace.took(sum(step.seconds for step in steps) / len(steps))
         return len(steps)
 
     def _together(self, most: int) -> int:
         """Steps of the next publication. Alone after one that came to nothing, to find what is to blame."""
-        return 1 if self._pace is None or self.candidate.in_vain else self._pace.together(most)
+        return 1 if self.candidate.in_vain else self._pace.together(most)
 
     def _steps(self, count: int) -> list[_Step]:
         """Take `count` steps, fewer if experiences are too few or a loss is not finite."""
@@ -217,8 +219,8 @@ class ContinuousTrainer:
                 self.candidate.begin()
             rewards = self._batches.rewards(rows, self.config)
             batch = self._batches.tensors(rows, rewards)
-            if self._pace is not None:
-                self.learner.experiences = self.buffer.reader.size()  # type: ignore[attr-defined]
+            if hasattr(self.learner, "experiences"):
+                self.learner.experiences = self.buffer.reader.size()
             result = self.candidate.step(batch)
             steps.append(_Step(rows, rewards, batch, result, drawn_ns, time.perf_counter() - started))
             if not math.isfinite(result.loss):
@@ -226,12 +228,10 @@ class ContinuousTrainer:
         return steps
 
     def _tell(self, row: dict[str, float], size: int) -> None:
-        """A line for each publication, from the last row of the history; where the data set the pace, one a second."""
-        level = logging.INFO
-        if self._pace is not None:
-            now = time.monotonic()
-            level = logging.INFO if now >= self._tell_at else logging.DEBUG
-            self._tell_at = now + 1.0 if level == logging.INFO else self._tell_at
+        """A line for each publication, from the last row of the history, at level info at most one a second."""
+        now = time.monotonic()
+        level = logging.INFO if now >= self._tell_at else logging.DEBUG
+        self._tell_at = now + 1.0 if level == logging.INFO else self._tell_at
         log.log(
             level, "version %d: loss %.4f, reward %.3f, batch %d, %.1f ms",
             row["version"], row["loss"], row["reward"], size, row["step_ms"],

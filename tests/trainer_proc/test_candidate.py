@@ -160,8 +160,8 @@ def test_a_spoilt_checkpoint_is_set_aside_and_an_older_one_used(toy_trainer, fil
         store._discard(store.folder / f"{versions[2]:012d}")
         assert trainer.checkpoints.newest().version == versions[0]
     else:
-        trainer.start()
         set_paused(trainer.control, True)
+        trainer.start()
         assert send(trainer.control, "rollback", PREVIOUS).done
         assert trainer.control.get("restored_version") == versions[0]
     assert f"{versions[1]:012d}.not-finite" in caplog.text

@@ -34,14 +34,14 @@ def test_the_data_set_the_pace() -> None:
     """32 samples for each new experience, on average, whatever the rate."""
     for new in (50, 200, 1000):
         lanes = Lanes()
-        found = ticks(lanes, Pace(lanes), new, 20)  # type: ignore[arg-type]
+        found = ticks(lanes, Pace(lanes, True), new, 20)  # type: ignore[arg-type]
         assert 0.9 < sum(found) / (20 * new * CONFIG.update_to_data) < 1.1
 
 
 def test_where_time_is_short_batches_grow_before_steps_are_lost() -> None:
     """With steps of 50 ms at most ten fit into half a second."""
     lanes = Lanes()
-    pace = Pace(lanes)  # type: ignore[arg-type]
+    pace = Pace(lanes, True)  # type: ignore[arg-type]
     pace.step_seconds = 0.05
     lanes.head = 1000
     steps, batch = pace.plan(CONFIG)
@@ -54,7 +54,7 @@ def test_where_time_is_short_batches_grow_before_steps_are_lost() -> None:
 def test_one_step_a_tick_at_least_and_none_when_nothing_is_new() -> None:
     """A single new experience is worth a step; after some ticks without any there is none."""
     lanes = Lanes()
-    pace = Pace(lanes)  # type: ignore[arg-type]
+    pace = Pace(lanes, True)  # type: ignore[arg-type]
     assert all(samples > 0 for samples in ticks(lanes, pace, 1, 10))
     assert ticks(lanes, pace, 0, 10)[-1] == 0
     assert ticks(lanes, pace, 1, 1)[0] > 0
@@ -63,7 +63,7 @@ def test_one_step_a_tick_at_least_and_none_when_nothing_is_new() -> None:
 def test_a_tick_comes_early_while_there_are_few_experiences() -> None:
     """Eight of the first, and three in a hundred later on."""
     lanes = Lanes()
-    pace = Pace(lanes)  # type: ignore[arg-type]
+    pace = Pace(lanes, True)  # type: ignore[arg-type]
     lanes.head = 7
     assert not pace.is_early()
     lanes.head = 8
@@ -76,9 +76,24 @@ def test_a_tick_comes_early_while_there_are_few_experiences() -> None:
     assert pace.is_early()
 
 
+def test_a_learner_of_its_own_decisions_trains_at_every_tick_on_batches_of_the_size_that_is_set() -> None:
+    """Also while nothing is new, as the plan says; where time is short on four times as many, and no more."""
+    lanes = Lanes()
+    pace = Pace(lanes, False)  # type: ignore[arg-type]
+    assert ticks(lanes, pace, 0, 20) == [CONFIG.batch_size] * 20
+    assert ticks(lanes, pace, 1, 10) == [CONFIG.batch_size] * 10
+    lanes.head += 50
+    steps, batch = pace.plan(CONFIG)
+    assert batch == CONFIG.batch_size
+    assert steps * batch > 0.8 * 50 * CONFIG.update_to_data
+    pace.step_seconds = 0.05
+    lanes.head += 1000
+    assert pace.plan(CONFIG) == (10, 4 * CONFIG.batch_size)
+
+
 def test_steps_are_published_together_while_they_are_short() -> None:
     """Eight at most, 50 ms at most, never more than are left, and one that takes longer by itself."""
-    pace = Pace(Lanes())  # type: ignore[arg-type]
+    pace = Pace(Lanes(), True)  # type: ignore[arg-type]
     pace.step_seconds = 0.001
     assert (pace.together(100), pace.together(3)) == (8, 3)
     pace.step_seconds = 0.02

@@ -8,7 +8,6 @@ import signal
 import pytest
 import torch
 from tandem.shared.experiences.records import SEND
-from tandem.trainer_proc.learner import PolicyGradient
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
 
@@ -24,16 +23,9 @@ def test_every_successful_step_raises_the_version_by_one(toy_trainer, fill):
     assert [row["version"] for row in trainer.control.history()] == list(range(1, 8))
 
 
-@pytest.fixture
-def paced_trainer(toy_trainer, monkeypatch):
-    """`toy_trainer` with a learner that asks to be trained at the pace of the data."""
-    monkeypatch.setattr(PolicyGradient, "experiences", 0, raising=False)
-    return toy_trainer
-
-
-def test_steps_that_are_published_together_are_all_counted_and_use_every_slot_in_turn(paced_trainer, fill):
+def test_steps_that_are_published_together_are_all_counted_and_use_every_slot_in_turn(toy_trainer, fill):
     """Each step is a version and a row of the history; the slots go by publications, whatever the steps of each."""
-    trainer = paced_trainer()
+    trainer = toy_trainer()
     fill(trainer.buffer)
     slots, version = [], 0
     for steps in (4, 8, 4, 8, 1, 4):
@@ -49,9 +41,9 @@ def test_steps_that_are_published_together_are_all_counted_and_use_every_slot_in
     assert [row["version"] for row in trainer.control.history()] == list(range(1, version + 1))
 
 
-def test_what_is_refused_together_is_tried_again_alone(paced_trainer, fill):
+def test_what_is_refused_together_is_tried_again_alone(toy_trainer, fill):
     """One bad step takes those beside it along, none of them is published, and the next one goes by itself."""
-    trainer = paced_trainer()
+    trainer = toy_trainer()
     fill(trainer.buffer)
     in_force = trainer.candidate.in_force().clone()
     step = trainer.learner.step

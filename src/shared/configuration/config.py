@@ -58,13 +58,17 @@ class ContinuousTrainingConfig:
         0.5, "discount of a blocked decision", at_least=0, at_most=1, reloadable=True
     )
     enabled: bool = setting(True, "false: no trainer process; the server trains one experience per observation")
-    steps_per_interval: int = setting(1, "gradient steps at each tick; each counts as one", at_least=1, reloadable=True)
+    steps_per_interval: int | str = setting(
+        "auto", "gradient steps at each tick; auto: as many as update_to_data asks for, at least one",
+        at_least=1, words=("auto",), reloadable=True,
+    )  # fmt: skip
     update_to_data: float = setting(
-        32.0, "reward_regression: samples trained on for each new experience", at_least=0, reloadable=True
-    )
-    early_interval: float = setting(
-        0.05, "reward_regression: seconds between two ticks, at least, when many new experiences wait", above=0,
+        32.0, "samples trained on for each new experience, where steps_per_interval is auto", at_least=0,
         reloadable=True,
+    )  # fmt: skip
+    early_interval: float = setting(
+        0.05, "seconds between two ticks, at least, when many new experiences wait, where steps_per_interval is auto",
+        above=0, reloadable=True,
     )  # fmt: skip
     learner: str = setting(
         "auto", "auto (reward_regression for the default model of one head, else policy_gradient), one of these, or "

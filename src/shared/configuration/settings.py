@@ -25,11 +25,13 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     reloadable: bool = False,
     check: Callable[[Any], str] | None = None,
 ) -> Any:
     """A dataclass field with bounds and its documentation. `reloadable`: may change while the instance runs.
 
+    `words` may stand in a number's place, as they are; where one of them is `none`, null means the same.
     `check(value)` says what else is wrong with a value of the right kind, an empty string if nothing is.
     """
     metadata = {
@@ -38,6 +40,7 @@ def setting(
         "at_least": at_least,
         "at_most": at_most,
         "choices": choices,
+        "words": words,
         "reloadable": reloadable,
         "check": check,
     }
@@ -64,7 +67,7 @@ def allowed(field: dataclasses.Field[Any]) -> str:
         words.append(f"at least {meta['at_least']:g}")
     if meta["at_most"] is not None:
         words.append(f"at most {meta['at_most']:g}")
-    return ", ".join(words)
+    return ", ".join(words) + "".join(f"; or {word}" for word in meta["words"])
 
 
 LARGEST = 2**63 - 1
@@ -81,12 +84,20 @@ _KIND_WORDS = {
 
 
 def _kind(field: dataclasses.Field[Any]) -> str:
-    return str(field.type).partition("[")[0]
+    return str(field.type).partition("[")[0].partition(" |")[0]
+
+
+def _word(field: dataclasses.Field[Any], value: Any) -> str | None:
+    """The word that stands in a number's place, or None."""
+    word = "none" if value is None else value
+    return word if isinstance(word, str) and word in field.metadata["words"] else None
 
 
 def _fault(field: dataclasses.Field[Any], value: Any) -> str:
     """Why `value` does not fit, or an empty string."""
     meta, kind = field.metadata, _kind(field)
+    if _word(field, value) is not None:
+        return ""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
@@ -214,7 +225,8 @@ def read(cls: type[T], data: Any, path: str = "", known: list[str] | None = None
             hint = f"allowed: {allowed(field)}; default {default_of(field)!r}"
             problems.append(f"{path}{key}: {shown(value)} {fault} ({hint})")
         else:
-            values[key] = float(value) if _kind(field) == "float" else value
+            word = _word(field, value)
+            values[key] = word or (float(value) if _kind(field) == "float" else value)
     result = cls(**values)
     check = getattr(result, "check", None)
     if check is not None and (faults := check()):

@@ -28,8 +28,6 @@ class RewardModel(nn.Module):
     draws exactly by this rule, and every choice keeps a probability above 0.
     """
 
-    estimates_rewards = True
-
     def __init__(self, features: int, choices: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(features, WIDTH)
@@ -48,7 +46,9 @@ class RewardModel(nn.Module):
 
     def values(self, observations: Tensor) -> Tensor:
         """Expected rewards of the choices, in deviations from the mean: float32[B, K] of float32[B, F]."""
-        scaled = ((observations - self.centre) * self.inverse).clamp(-FARTHEST, FARTHEST)
+        # Of numbers near the largest the difference may be infinite, and 0 of infinity is no number.
+        scaled = ((observations - self.centre) * self.inverse).nan_to_num(0.0, FARTHEST, -FARTHEST)
+        scaled = scaled.clamp(-FARTHEST, FARTHEST)
         values: Tensor = self.out(torch.relu(self.hidden(scaled))) + self.direct(scaled)
         return values
 
@@ -59,9 +59,8 @@ class RewardModel(nn.Module):
     def infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
         """`forward` for one observation float32[F], in numpy: (float32[K],)."""
         arrays, buffers = self._arrays(), self._buffer_arrays()
-        scaled = features - buffers["centre"]
-        scaled *= buffers["inverse"]
-        np.clip(scaled, -FARTHEST, FARTHEST, out=scaled)
+        far = (features.astype(np.float64) - buffers["centre"]) * buffers["inverse"]
+        scaled = far.clip(-FARTHEST, FARTHEST).astype(np.float32)
         hidden = arrays["hidden.weight"] @ scaled
         hidden += arrays["hidden.bias"]
         np.maximum(hidden, 0.0, out=hidden)
