@@ -32,7 +32,7 @@ from tandem.queen.world import World
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.experiences.records import SEND, WAIT
 from tandem.shared.instance import record_layout, seeded_model
-from tandem.shared.learning import load_learner, make_batch, training_rewards
+from tandem.shared.learning import build_learner, make_batch, training_rewards
 
 TERRITORIES = 4
 WINDOW = 15.0
@@ -105,7 +105,7 @@ class Learning:
         self.records = record_layout(application)
         model = seeded_model(application, seed)
         self.model = model
-        self.learner = load_learner(config.learner, model=model)(model, application.heads, config)
+        self.learner = build_learner(model, application.heads, config)
         self.policy = Policy(model, seed=seed + 1000)
         self.encode = application.encode
         self.buffer = Buffer(self.records.record, config.buffer_capacity, seed + 2000)

@@ -24,7 +24,7 @@ import torch
 from _kit import bench_instance, machine, observations
 from tandem.inference_proc.engine import Engine
 from tandem.shared.instance import Instance
-from tandem.shared.learning import Batch, load_learner, make_batch, training_rewards
+from tandem.shared.learning import Batch, build_learner, make_batch, training_rewards
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
@@ -66,7 +66,7 @@ def run(rounds: int, steps: int, model: str) -> dict[str, Any]:
         rows = trainer.buffer.reader.sample(config.batch_size)
         batch = make_batch(rows, training_rewards(rows, config), torch.device("cpu"))
         own = instance.application.build_model()
-        learner = load_learner(config.learner, model=own)(own, instance.application.heads, config)
+        learner = build_learner(own, instance.application.heads, config)
         arms: dict[str, Callable[[], Any]] = {
             "bare": bare_step(instance.application.build_model(), batch, config.learning_rate),
             "learner": lambda: learner.step(batch),

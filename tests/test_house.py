@@ -37,6 +37,7 @@ ROOMS = {
         "shared.application",
         "shared.errors",
         "shared.learning",
+        "shared.models",
     },
     "shared": {"shared"},
     "inference_proc.web": {"shared", "inference_proc", "__version__"},

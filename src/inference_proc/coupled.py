@@ -19,7 +19,7 @@ import torch
 from ..shared.errors import ApplicationError
 from ..shared.experiences.records import SEND
 from ..shared.instance import Instance, seeded_model
-from ..shared.learning import Batch, Learner, StepResult, copied_state, history_row, load_learner, make_batch
+from ..shared.learning import Batch, Learner, StepResult, build_learner, copied_state, history_row, make_batch
 from ..shared.telemetry.training_metrics import TrainingMetrics
 from ..shared.training.outliers import RewardBounds
 from ..shared.training.watch import LearningWatch
@@ -71,10 +71,8 @@ class CoupledTrainer:
         self._good = copied_state(self._learner)
 
     def _build_learner(self, model: torch.nn.Module) -> Learner:
-        learner: Learner = load_learner(self._config.learner, self._instance.config.folder, model)(
-            model, self._instance.application.heads, self._config
-        )
-        return learner
+        instance = self._instance
+        return build_learner(model, instance.application.heads, self._config, instance.config.folder)
 
     def _find_mode(self) -> bool:
         """Whether one observation can be trained on in training mode, or, as with BatchNorm, in evaluation mode only.
@@ -157,6 +155,9 @@ class CoupledTrainer:
             # The engine took a version of somebody else's, into other memory.
             self._own.bind(self._flat.flat)
         self._binding.restore()
+        if hasattr(self._learner, "experiences"):
+            control = self._instance.control
+            self._learner.experiences = sum(control.get(f"lane.{lane}.head") for lane in range(control.get("lanes")))
         with torch.enable_grad():
             result = self._learner.step(batch)
         self._binding.restore()

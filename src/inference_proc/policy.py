@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import MASKED, method_infer
+from ..shared.application import MASKED
 from ..shared.values import FLOAT32_TINY
+from ..shared.weights.parameter_arrays import method_infer
 
 _FEW = 8
 """Up to so many choices plain arithmetic is faster than arrays."""

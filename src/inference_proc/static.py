@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..shared.application import load_application
 from ..shared.configuration.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
 from ..shared.features import FeatureEncoder
-from ..shared.instance import load_newest, seeded_model
+from ..shared.instance import configured_application, load_newest, seeded_model
+from ..shared.learning import meaning_of
 from ..shared.memory.interruptible_lock import OwnedLock
 from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
@@ -49,10 +49,10 @@ class StaticEngine:
     def __init__(self, config: Config, instance: str | None = None) -> None:
         self.config = config
         self.name = instance_name(instance)
-        self.application = load_application(config.application, config.settings, Path(config.folder))
+        self.application = configured_application(config)
         flat = FlatModel(seeded_model(self.application, config.trainer.seed))
         folder = Path(config.data_dir).absolute() / self.name
-        self.model_version = load_newest(folder, flat)
+        self.model_version = load_newest(folder, flat, meaning_of(config.trainer, self.application))
         if not self.model_version:
             raise CheckpointError(f"{folder}: holds no weights to decide with; nothing was learned here yet")
         settings = config.inference

@@ -8,7 +8,7 @@ an observation means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +21,10 @@ from .errors import ApplicationError
 from .features import PlainFeatures
 from .models.default import DefaultModel
 from .modules import describe, import_beside
+from .values import MASKED as MASKED
 
 if TYPE_CHECKING:
     import torch
-
-MASKED = -1e9
-"""The logit of a choice that must not be taken (finite, so that entropy stays finite too)."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Application:
     reward_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.build_model, DefaultModel):
+        if self.build_model is _DEFAULT:
             sizes = [head.size for head in self.heads]
             object.__setattr__(self, "build_model", DefaultModel(len(self.features), sizes))
         if isinstance(self.encode, PlainFeatures):
@@ -191,20 +189,14 @@ def check_forward(model: torch.nn.Module, application: Application) -> None:
             )
 
 
-def method_infer(model: torch.nn.Module) -> Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None:
-    """The model's method `infer`, if it has one. A layer or a value of that name is not meant."""
-    import torch
-
-    infer = getattr(model, "infer", None)
-    return infer if callable(infer) and not isinstance(infer, torch.nn.Module) else None
-
-
 def check_infer(model: torch.nn.Module, features: NDArray[np.float32]) -> float:
     """How far `model.infer` is from `model.forward` on observations float32[B, F]: the largest difference of logits.
 
     Raises ApplicationError if `infer` is missing or gives other shapes or dtypes. For tests: it should stay below 1e-5.
     """
     import torch
+
+    from .weights.parameter_arrays import method_infer
 
     infer = method_infer(model)
     if infer is None:

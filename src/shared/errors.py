@@ -16,7 +16,8 @@ TandemError
 ├── MissingExtra           a part is used whose packages are not installed (also an ImportError)
 ├── PolicyUnavailable      the weights changed under every forward pass (a model read in place)
 ├── CheckpointError        a checkpoint is unreadable or belongs to another model
-│   └── SpoiltCheckpoint   it holds a value that is not finite and should be
+│   ├── SpoiltCheckpoint   it holds a value that is not finite and should be
+│   └── OtherLearner       its weights are of another learner or exploration rule
 └── SupervisorError        an instance could not be started, found or stopped
 """
 
@@ -125,6 +126,10 @@ class CheckpointError(TandemError):
 
 class SpoiltCheckpoint(CheckpointError):
     """A checkpoint's model or learner has a value that is not finite, and was saved by mistake."""
+
+
+class OtherLearner(CheckpointError):
+    """A checkpoint's weights mean something else: they are of another learner or explored by another rule."""
 
 
 class SupervisorError(TandemError):

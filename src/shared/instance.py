@@ -9,6 +9,7 @@ magic, nobody attaches, and the next `ctl up` sweeps what is left.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import logging
@@ -24,17 +25,19 @@ from safetensors.torch import load as load_safetensors
 
 from .application import Application, load_application
 from .configuration.config import Config, parse, read_reloaded
-from .errors import CheckpointError, LayoutMismatch, TandemError
+from .errors import ApplicationError, CheckpointError, LayoutMismatch, TandemError
 from .experiences.forwarded_rewards import CELL, cell_rows
 from .experiences.records import RecordLayout
+from .learning import learner_name, meaning_of
 from .memory.arrays import create_array
 from .memory.control import Control
 from .memory.ownership import be_private
 from .memory.segments import check_instance, list_segments, segment_path
 from .model_checks.check import checked_model
 from .model_checks.witness import Witness, witness
+from .models.default import DefaultModel, EstimatingModel
 from .saved_state import WEIGHTS, SavedState, SavedStateUnusable, find_saved, put_aside, restore
-from .weights.checkpoints import MAX_VERSION, CheckpointStore, load_tensors
+from .weights.checkpoints import MAX_VERSION, CheckpointStore, differing_meaning, load_tensors
 from .weights.finite import became_not_finite
 from .weights.flat_model import FlatModel
 from .weights.layout import WeightsLayout
@@ -54,6 +57,34 @@ def record_layout(application: Application) -> RecordLayout:
         components=len(application.gate_components),
         context_bytes=0 if context is None else context.itemsize,
     )
+
+
+def configured_application(config: Config) -> Application:
+    """The configuration's application, with the model that its learner trains.
+
+    Under `reward_regression` what a model of the user's own gives is taken for expected rewards (ModuleEstimates), and
+    under `policy_gradient` an application without one gets a model of logits. Raises what `load_application` raises.
+    """
+    application = load_application(config.application, config.settings, Path(config.folder))
+    return with_model_for(application, learner_name(config.trainer.learner, application.heads))
+
+
+def with_model_for(application: Application, learner: str) -> Application:
+    """The application with a `build_model` that this learner trains. Raises ApplicationError if there can be none."""
+    sizes, features = [head.size for head in application.heads], len(application.features)
+    own = not isinstance(application.build_model, DefaultModel)
+    if learner == "reward_regression" and len(sizes) != 1:
+        raise ApplicationError(
+            f"application {application.name}: trainer.learner: reward_regression estimates the reward of each choice of"
+            f" one action head, and there are {len(sizes)}; choose policy_gradient"
+        )
+    if learner == "reward_regression" and own:
+        build: Any = EstimatingModel(application.build_model, features, sizes[0])
+    elif learner == "policy_gradient" and not own:
+        build = DefaultModel(features, sizes, as_logits=True)
+    else:
+        return application
+    return dataclasses.replace(application, build_model=build)
 
 
 def seeded_model(application: Application, seed: int) -> torch.nn.Module:
@@ -84,11 +115,10 @@ def create_instance(
     again after an error, and nothing else.
     """
     check_instance(instance)
-    application = load_application(config.application, config.settings, Path(config.folder))
-    build = functools.partial(seeded_model, application)
-    flat = checked_model(application, config.trainer, build, other_process, config.folder)
+    application = configured_application(config)
+    flat = _checked(application, config, other_process)
     data_dir = (Path(config.data_dir) / instance).absolute()
-    saved = load_saved(data_dir, flat)
+    saved = load_saved(data_dir, flat, meaning_of(config.trainer, application))
     try:
         state = None if fresh else saved.state
         _create_segments(instance, config, application, flat, saved.version, state, config_file)
@@ -96,6 +126,21 @@ def create_instance(
         # All was removed again: it may have been filled in part.
         put_aside(error)
         _create_segments(instance, config, application, flat, saved.version, None, config_file)
+
+
+def _checked(application: Application, config: Config, other_process: Witness | None) -> FlatModel:
+    """A model of the application with fresh weights, after the user's own part of it was found to be a model."""
+    own = _users_own(application)
+    flat = checked_model(own, config.trainer, functools.partial(seeded_model, own), other_process, config.folder)
+    return flat if own is application else FlatModel(seeded_model(application, config.trainer.seed))
+
+
+def _users_own(application: Application) -> Application:
+    """The application with the model that the user wrote."""
+    build = application.build_model
+    return (
+        dataclasses.replace(application, build_model=build.build) if isinstance(build, EstimatingModel) else application
+    )
 
 
 def _create_segments(
@@ -155,6 +200,7 @@ def _schema(
         "features": list(application.features),
         "heads": [[head.name, head.size, list(head.labels)] for head in application.heads],
         "gate_components": list(application.gate_components),
+        "meaning": meaning_of(config.trainer, application),
         "records": record_layout(application).schema(),
         "tensors": flat.layout.schema(),
         "data_dir": str((Path(config.data_dir) / instance).absolute()),
@@ -179,28 +225,29 @@ class Saved:
     state: SavedState | None
 
 
-def load_newest(data_dir: Path, flat: FlatModel) -> int:
+def load_newest(data_dir: Path, flat: FlatModel, meaning: dict[str, str]) -> int:
     """Load the newest good weights that were saved in an instance's folder, a checkpoint's or those of the last stop.
 
     Returns their version, 0 if there are none. Changes nothing in the folder. Raises CheckpointError if they belong to
     another model.
     """
-    return load_saved(data_dir, flat, repair=False).version
+    return load_saved(data_dir, flat, meaning, repair=False).version
 
 
-def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
+def load_saved(data_dir: Path, flat: FlatModel, meaning: dict[str, str], repair: bool = True) -> Saved:
     """Load the newest good weights into the model and find what the last stop saved.
 
-    What is damaged or (with no checkpoint that fits) of another model is named, and with `repair` set aside. Raises
-    CheckpointError if the newest good checkpoint belongs to another model.
+    What is damaged, of another `meaning` (see `shared.learning.meaning_of`) or (with no checkpoint that fits) of
+    another model is named, and with `repair` set aside. Raises CheckpointError if the newest good checkpoint belongs to
+    another model.
     """
-    store = CheckpointStore(data_dir / "checkpoints")
+    store = CheckpointStore(data_dir / "checkpoints", meaning)
     checkpoint = store.newest(repair, flat.state())
     state = find_saved(data_dir / "kept", repair)
     unusable = None
     if state is not None and state.version > (0 if checkpoint is None else checkpoint.version):
         try:
-            _load_state(state, flat)
+            _load_state(state, flat, meaning)
             return Saved(state.version, state)
         except SavedStateUnusable as error:
             unusable = error
@@ -215,8 +262,11 @@ def load_saved(data_dir: Path, flat: FlatModel, repair: bool = True) -> Saved:
     return Saved(0 if checkpoint is None else checkpoint.version, state)
 
 
-def _load_state(state: SavedState, flat: FlatModel) -> None:
+def _load_state(state: SavedState, flat: FlatModel, meaning: dict[str, str]) -> None:
     """Copy the saved weights into a model. Raises SavedStateUnusable; nothing is half-loaded."""
+    difference = differing_meaning(state.state["fingerprint"].get("meaning") or {}, meaning)
+    if difference:
+        raise SavedStateUnusable(state.folder, "other", difference)
     if state.version > MAX_VERSION:
         raise SavedStateUnusable(state.folder, "damaged", f"no version above {MAX_VERSION} can be")
     try:
@@ -244,7 +294,7 @@ class Instance:
         schema = self.control.schema
         self.config = parse(schema["config"], f"instance {name!r}", schema["folder"])
         self.data_dir = Path(schema["data_dir"])
-        self.application = load_application(self.config.application, self.config.settings, Path(schema["folder"]))
+        self.application = configured_application(self.config)
         self.records = record_layout(self.application)
         self._check(schema)
 
@@ -287,11 +337,11 @@ class Instance:
 
     def checkpoints(self) -> CheckpointStore:
         """The instance's checkpoints on disk."""
-        return CheckpointStore(self.data_dir / "checkpoints")
+        return CheckpointStore(self.data_dir / "checkpoints", meaning_of(self.config.trainer, self.application))
 
 
 def _fresh_model(config: Config) -> torch.nn.Module:
-    return load_application(config.application, config.settings, Path(config.folder)).build_model()
+    return _users_own(configured_application(config)).build_model()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .application import MASKED, ActionHead
+from .application import MASKED, ActionHead, Application
 from .configuration.config import ContinuousTrainingConfig
 from .errors import ApplicationError
 from .experiences.records import SEND
 from .memory.layout import HISTORY_COLUMNS
+from .models.default import DefaultModel, EstimatingModel
 from .modules import describe, import_beside
 
 
@@ -62,7 +64,8 @@ class Learner(Protocol):
         """One gradient step. May raise; the model must then be taken as spoilt."""
 
     # A learner may also offer `is_finite() -> bool`: True if nothing in its state is NaN or infinite. Without it, every
-    # tensor of `state()` is looked at after each step.
+    # tensor of `state()` is looked at after each step. And an attribute `experiences`: before each step it is set to
+    # how many there are to learn from; batches are as large as suits replay, and training rests while nothing is new.
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything besides the model that a resumed learner needs, by name."""
@@ -77,15 +80,40 @@ _LEARNERS = {
 }
 
 
-def load_learner(name: str, folder: Path | str = ".", model: torch.nn.Module | None = None) -> Any:
-    """The learner class that `module:attribute` names; the module may lie beside the configuration, in `folder`.
+def learner_name(setting: str, heads: Sequence[ActionHead]) -> str:
+    """The learner that `trainer.learner` means: `auto` is reward_regression for one head, else policy_gradient."""
+    if setting == "auto":
+        return "reward_regression" if len(heads) == 1 else "policy_gradient"
+    return setting
 
-    `auto` chooses by the model: reward_regression for one that estimates rewards, else policy_gradient.
+
+def meaning_of(config: ContinuousTrainingConfig, application: Application) -> dict[str, str]:
+    """What weights of this application mean: by which `learner` they are trained and by which rule explored.
+
+    `application` is that of `shared.instance.configured_application`.
+    """
+    build = application.build_model
+    estimates = isinstance(build, EstimatingModel) or (isinstance(build, DefaultModel) and not build.as_logits)
+    exploration = "inverse_gap_weighting" if estimates else "softmax"
+    return {"learner": learner_name(config.learner, application.heads), "exploration": exploration}
+
+
+def build_learner(
+    model: torch.nn.Module,
+    heads: tuple[ActionHead, ...],
+    config: ContinuousTrainingConfig,
+    folder: Path | str = ".",
+) -> Learner:
+    """The learner that `config.learner` means, for this model. Raises what `load_learner` and the learner raise."""
+    learner: Learner = load_learner(learner_name(config.learner, heads), folder)(model, heads, config)
+    return learner
+
+
+def load_learner(name: str, folder: Path | str = ".") -> Any:
+    """The learner class that `module:attribute` names; the module may lie beside the configuration, in `folder`.
 
     Raises ApplicationError saying which part is wrong.
     """
-    if name == "auto":
-        name = "reward_regression" if getattr(model, "estimates_rewards", False) else "policy_gradient"
     module_name, colon, attribute = _LEARNERS.get(name, name).partition(":")
     if not colon or not module_name or not attribute.isidentifier():
         raise ApplicationError(f"trainer.learner: {name!r} is not of the form module:attribute")

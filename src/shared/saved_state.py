@@ -67,7 +67,9 @@ def _fingerprint(control: Control) -> dict[str, Any]:
     schema = control.schema
     return {
         **{name: control.get(name) for name in names},
-        **{name: schema[name] for name in ("application", "features", "heads", "gate_components", "records")},
+        **{
+            name: schema[name] for name in ("application", "features", "heads", "gate_components", "records", "meaning")
+        },
     }
 
 

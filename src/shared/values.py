@@ -12,6 +12,9 @@ FLOAT32_MAX = 3.4028234663852886e38
 FLOAT32_TINY = 1.1754943508222875e-38
 """The smallest normal float32."""
 
+MASKED = -1e9
+"""The logit of a choice that must not be taken (finite, so that entropy stays finite too)."""
+
 BAD_DATA = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 """What senseless data make Python raise. Anything else (a time limit, the end of the program) is for the caller."""
 

@@ -18,7 +18,7 @@ import torch
 from ..shared.application import ActionHead
 from ..shared.errors import TandemError
 from ..shared.instance import Instance, seeded_model
-from ..shared.learning import Batch, load_learner
+from ..shared.learning import Batch, build_learner
 from ..shared.logs import configure_logging
 from ..shared.memory.ownership import be_private
 from ..shared.memory.segments import instance_name
@@ -46,8 +46,7 @@ def warm_up(trainer: ContinuousTrainer) -> None:
 def _step_on_zeros(trainer: ContinuousTrainer) -> None:
     model = seeded_model(trainer.instance.application, 0).to(trainer.device)
     heads: tuple[ActionHead, ...] = trainer.instance.application.heads
-    kind = load_learner(trainer.config.learner, trainer.instance.config.folder, model)
-    learner = kind(model, heads, trainer.config)
+    learner = build_learner(model, heads, trainer.config, trainer.instance.config.folder)
     rows, device = trainer.config.batch_size, trainer.device
     learner.step(
         Batch(

@@ -12,7 +12,7 @@ import torch
 
 from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.instance import Instance, seeded_model
-from ..shared.learning import Batch, Learner, StepResult, copied_state, load_learner
+from ..shared.learning import Batch, Learner, StepResult, build_learner, copied_state
 from ..shared.weights.binding import Binding
 from ..shared.weights.checkpoints import Checkpoint
 from ..shared.weights.finite import became_not_finite
@@ -207,7 +207,5 @@ class Candidate:
         self.flat.flat.copy_(self._staging)
 
     def _build_learner(self) -> Learner:
-        learner: Learner = load_learner(self.config.learner, self.instance.config.folder, self.flat.model)(
-            self.flat.model, self.instance.application.heads, self.config
-        )
-        return learner
+        instance = self.instance
+        return build_learner(self.flat.model, instance.application.heads, self.config, instance.config.folder)

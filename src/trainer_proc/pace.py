@@ -27,7 +27,7 @@ class Pace:
     """Counts what the lanes completed and says what a tick should do."""
 
     def __init__(self, control: Control, is_replayed: bool) -> None:
-        """`is_replayed`: the learner is one that large batches suit, and that rests while nothing is new."""
+        """`is_replayed`: the learner is one that large batches suit, and that should rest while nothing is new."""
         self._control = control
         self._is_replayed = is_replayed
         self._lanes = range(control.get("lanes"))
@@ -51,7 +51,8 @@ class Pace:
         total = self.total()
         new, self._seen = max(0, total - self._seen), total
         self._idle = 0 if new else self._idle + 1
-        if self._idle > _IDLE_TICKS and self._is_replayed:
+        rests = self._is_replayed if config.train_when_idle == "auto" else not config.train_when_idle
+        if rests and self._idle > _IDLE_TICKS:
             return 0, config.batch_size
         # What the rings have lost already is not owed any more.
         self._owed += config.update_to_data * min(new, config.buffer_capacity)

@@ -17,7 +17,8 @@ from ..shared.application import ActionHead
 from ..shared.configuration.config import ContinuousTrainingConfig
 from ..shared.errors import ApplicationError
 from ..shared.learning import Batch, StepResult
-from ..shared.models.reward_model import RewardModel, inverse_gap_weights
+from ..shared.models.estimates import RewardEstimates, inverse_gap_weights
+from ..shared.values import MASKED
 from ..shared.weights.finite import is_finite
 from .flat_leaf import Joined, adam_state, descend, load_adam_state
 from .learner import BLOCKED_AT_MOST
@@ -60,17 +61,17 @@ class Moments:
 
 
 class RewardRegression:
-    """Adam on the squared error of the taken choices' expected rewards. Trains a RewardModel in place.
+    """Adam on the squared error of the taken choices' expected rewards. Trains a model of RewardEstimates in place.
 
-    Raises ApplicationError if the model is another one. `experiences` is how many the rings hold, set before a step:
+    Raises ApplicationError if the model is no such one. `experiences` is how many the rings hold, set before a step:
     the more there are, the less is explored.
     """
 
     def __init__(self, model: nn.Module, heads: tuple[ActionHead, ...], config: ContinuousTrainingConfig) -> None:
-        if not isinstance(model, RewardModel):
+        if not isinstance(model, RewardEstimates):
             raise ApplicationError(
-                "trainer.learner: reward_regression trains the default model of an application with one head; leave"
-                " build_model out, or choose policy_gradient"
+                f"trainer.learner: reward_regression estimates the reward of each choice of one action head; there are"
+                f" {len(heads)} heads: choose policy_gradient"
             )
         self.model = model
         self.config = config
@@ -88,7 +89,9 @@ class RewardRegression:
         self._rescale(batch)
         target = self._target(batch)
         values = model.values(batch.observations)
-        losses = (values.gather(1, batch.actions[:, :1].long()).squeeze(1) - target).square()
+        taken = values.gather(1, batch.actions[:, :1].long()).squeeze(1)
+        # The model may mask by now what it once took.
+        losses = torch.where(taken > MASKED / 2, taken - target, 0.0).square()
         loss = losses.mean()
         norm = descend(loss, [self._joined], self.optimiser, self.config.gradient_clip)
         with torch.no_grad():

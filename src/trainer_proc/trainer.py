@@ -157,6 +157,8 @@ class ContinuousTrainer:
             self._batch_size = self.config.batch_size
             return fixed
         steps, self._batch_size = self._pace.plan(self.config)
+        if not steps:
+            self.metrics.count("idle_ticks")
         return steps
 
     def train_step(self) -> bool:

@@ -89,7 +89,8 @@ def test_the_gate_judges_and_may_fail(
     """Verdicts are those of the application's gate; one that raises holds the action back."""
     import dataclasses
 
-    config = dataclasses.replace(settings(), application=rewarding_application)
+    trainer = dataclasses.replace(settings().trainer, learner="policy_gradient")
+    config = dataclasses.replace(settings(), application=rewarding_application, trainer=trainer)
     from tandem.shared.application import load_application
 
     flat = FlatModel(load_application(rewarding_application, {}, tmp_path).build_model())

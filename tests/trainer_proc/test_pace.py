@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.trainer_proc.pace import Pace
 
@@ -58,6 +60,8 @@ def test_one_step_a_tick_at_least_and_none_when_nothing_is_new() -> None:
     assert all(samples > 0 for samples in ticks(lanes, pace, 1, 10))
     assert ticks(lanes, pace, 0, 10)[-1] == 0
     assert ticks(lanes, pace, 1, 1)[0] > 0
+    assert all(samples > 0 for samples in ticks(lanes, pace, 0, 10, replace(CONFIG, train_when_idle=True)))
+    assert ticks(lanes, Pace(lanes, False), 0, 10, replace(CONFIG, train_when_idle=False))[-1] == 0  # type: ignore[arg-type]
 
 
 def test_a_tick_comes_early_while_there_are_few_experiences() -> None:

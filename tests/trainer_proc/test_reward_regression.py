@@ -15,9 +15,10 @@ from tandem.shared.application import ActionHead
 from tandem.shared.configuration.config import ContinuousTrainingConfig, parse
 from tandem.shared.errors import ApplicationError
 from tandem.shared.instance import create_instance
-from tandem.shared.learning import Batch, load_learner
+from tandem.shared.learning import Batch, build_learner
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.segments import remove_instance
+from tandem.shared.models.logits_model import LogitsModel
 from tandem.shared.models.reward_model import RewardModel
 from tandem.trainer_proc.learner import PolicyGradient
 from tandem.trainer_proc.reward_regression import Moments, RewardRegression
@@ -29,6 +30,22 @@ from tandem import ActionHead, Application
 
 def create(settings, folder):
     return Application("thirds", ("hour", "darkness"), (ActionHead("light", 3),))
+"""
+
+OWN_MODEL = """
+from tandem import ActionHead, Application
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 3))
+
+    def forward(self, observations):
+        return (self.layers(observations),)
+
+def create(settings, folder):
+    return Application("thirds", ("hour", "darkness"), (ActionHead("light", 3),), Own)
 """
 
 
@@ -105,12 +122,14 @@ def test_its_state_comes_back() -> None:
         other.load_state({"rewards": torch.zeros(3)})
 
 
-def test_the_learner_follows_the_model() -> None:
-    """`auto` takes reward regression for a model that estimates rewards, policy gradient for any other."""
-    assert load_learner("auto", model=RewardModel(2, 3)) is RewardRegression
-    assert load_learner("auto", model=torch.nn.Linear(2, 3)) is PolicyGradient
-    assert load_learner("policy_gradient") is PolicyGradient
-    with pytest.raises(ApplicationError, match="leave build_model out"):
+def test_the_learner_follows_the_heads() -> None:
+    """`auto` takes reward regression for one head, policy gradient for several."""
+    assert type(build_learner(RewardModel(2, 3), HEADS, CONFIG)) is RewardRegression
+    two = (*HEADS, ActionHead("other", 2))
+    assert type(build_learner(LogitsModel(2, (3, 2)), two, CONFIG)) is PolicyGradient
+    named = ContinuousTrainingConfig(learner="policy_gradient")
+    assert type(build_learner(LogitsModel(2, (3,)), HEADS, named)) is PolicyGradient
+    with pytest.raises(ApplicationError, match="choose policy_gradient"):
         RewardRegression(torch.nn.Linear(2, 3), HEADS, CONFIG)
 
 
@@ -126,12 +145,13 @@ def test_moments_are_those_of_all_rows() -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize(("name", "source"), [("thirds", APPLICATION), ("own_thirds", OWN_MODEL)])
 def test_an_application_with_nothing_tuned_learns_while_it_decides(
-    tmp_path: Path, instance_name: str, trainer_process: Callable[[str], Any]
+    tmp_path: Path, instance_name: str, trainer_process: Callable[[str], Any], name: str, source: str
 ) -> None:
     """The defaults, a real trainer process and 200 decisions a second: the reward rises from a third to most of it."""
-    (tmp_path / "thirds.py").write_text(APPLICATION, encoding="utf-8")
-    plain = {"application": "thirds", "data_dir": str(tmp_path / "data"), "logging": {"level": "error"}}
+    (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    plain = {"application": name, "data_dir": str(tmp_path / "data"), "logging": {"level": "error"}}
     create_instance(instance_name, parse(plain, "the test's configuration", str(tmp_path)))
     control = Control.attach(instance_name)
     engine = Engine.attach(instance_name)
@@ -142,7 +162,8 @@ def test_an_application_with_nothing_tuned_learns_while_it_decides(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         rng, rewards = np.random.default_rng(1), []
-        before = engine.get_model_for_inference().out.weight.detach().clone()  # type: ignore[union-attr,operator]
+        model = engine.get_model_for_inference()
+        before = [parameter.detach().clone() for parameter in model.parameters()]
         while time.monotonic() < deadline:
             observation = rng.random(2)
             decision = engine.decide("room", observation)
@@ -152,8 +173,8 @@ def test_an_application_with_nothing_tuned_learns_while_it_decides(
             if len(rewards) >= 1000 and np.mean(rewards[-300:]) > 0.8:
                 break
         assert np.mean(rewards[-300:]) > 0.8
-        after = engine.get_model_for_inference().out.weight.detach()  # type: ignore[union-attr,operator]
-        assert float((after - before).abs().max()) > 0.01
+        after = [parameter.detach() for parameter in engine.get_model_for_inference().parameters()]
+        assert all(float((new - old).abs().max()) > 0.01 for new, old in zip(after, before, strict=True))
         assert control.get("metrics.refused") == 0
     finally:
         engine.close()

@@ -70,9 +70,13 @@ class ContinuousTrainingConfig:
         0.05, "seconds between two ticks, at least, when many new experiences wait, where steps_per_interval is auto",
         above=0, reloadable=True,
     )  # fmt: skip
+    train_when_idle: bool | str = setting(
+        "auto", "go on while nothing is new; auto: under policy_gradient, not under reward_regression, where"
+        " steps_per_interval is auto", words=("auto",), reloadable=True,
+    )  # fmt: skip
     learner: str = setting(
-        "auto", "auto (reward_regression for the default model of one head, else policy_gradient), one of these, or "
-        "your own as module:attribute", check=value_checks.learner,
+        "auto", "auto (reward_regression for one head, else policy_gradient), one of these, or your own as"
+        " module:attribute", check=value_checks.learner,
     )  # fmt: skip
     learning_rate: float = setting(0.003, "of the Adam optimiser", above=0, reloadable=True)
     entropy_weight: float = setting(0.001, "strength of the pull towards exploration", at_least=0, reloadable=True)

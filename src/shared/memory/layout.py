@@ -143,6 +143,7 @@ _TRAINER: list[Field] = [
     ("metrics.clipped_rewards", "u64", "experiences whose reward lay outside the declared or learned range"),
     ("metrics.left_out", "u64", "experiences not trained on: their numbers are absurd, or a step with them fails"),
     ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
+    ("metrics.idle_ticks", "u64", "ticks at which training rested, as nothing had been new for a while"),
     ("trainer.claims", "u64", "times the trainer's flock was taken; who finds another number publishes no more"),
 ]
 _COMMANDS: list[Field] = [

@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..application import MASKED, Application, check_forward, method_infer
+from ..application import MASKED, Application, check_forward
 from ..configuration.config import ContinuousTrainingConfig
 from ..errors import ApplicationError, ModelMismatch
-from ..learning import load_learner
+from ..learning import learner_name, load_learner
+from ..models.estimates import RewardEstimates
 from ..weights.flat_model import FlatModel
 from ..weights.model_tensors import Hidden, hidden_state
+from ..weights.parameter_arrays import method_infer
 from .structure import check_module, check_two_builds, refusal
 from .trial import Trial, take_steps
 from .witness import Witness
@@ -273,7 +275,11 @@ class _Check:
 
     def _train(self, own_process: bool) -> Trial:
         """Two steps of the configured learner on `second`, with decisions in between."""
-        learner = load_learner(self.config.learner, self.folder, self.second.model)
+        name = learner_name(self.config.learner, self.application.heads)
+        if name == "reward_regression" and not isinstance(self.second.model, RewardEstimates):
+            # That learner trains what the instance puts around this model; any learner shows whether it can be trained.
+            name = "policy_gradient"
+        learner = load_learner(name, self.folder)
         trial = Trial(self.application, self.config, self.observations, lambda rows: self._logits(self.first, rows))
         before = {name: bool(torch.isfinite(value).all()) for name, value in self._trainable()}
 

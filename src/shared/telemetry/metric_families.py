@@ -182,6 +182,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _metric("tandem_training_errors", "counter", "Training steps that raised.", "total_errors"),
         _metric("tandem_training_skipped", "counter", "Ticks with fewer experiences than trainer.min_batch_size.",
                "skipped_steps"),
+        _metric("tandem_training_idle_ticks", "counter", "Ticks at which training rested, as nothing had been new for a"
+                " while.", "idle_ticks"),
         _metric("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
                "overruns"),
         _metric("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "refused"),

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ..durable import SEAL, seal, set_aside, sync_folder, unseal, write_synced
-from ..errors import CheckpointError, SpoiltCheckpoint
+from ..errors import CheckpointError, OtherLearner, SpoiltCheckpoint
 from .finite import became_not_finite, not_finite
 from .flat_model import FlatModel
 
@@ -32,7 +32,23 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 MAX_VERSION = 2**53
 """Versions above cannot be told apart in the step history."""
+_KINDS: dict[type[CheckpointError], str] = {SpoiltCheckpoint: "not-finite", OtherLearner: "other"}
 _MODEL, _OPTIMISER, _MANIFEST = "model.safetensors", "optimiser.safetensors", "manifest.json"
+
+
+def differing_meaning(saved: Mapping[str, Any], meaning: Mapping[str, str] | None) -> str:
+    """How what was saved differs in meaning from what is wanted, in words; empty if it does not."""
+    if meaning is None:
+        return ""
+    # Earlier programs knew nothing else, and did not say so.
+    theirs = {"learner": "policy_gradient", "exploration": "softmax", **saved}
+    if all(theirs[name] == meaning[name] for name in meaning):
+        return ""
+    learner, exploration = theirs["learner"], theirs["exploration"]
+    return (
+        f"its weights are of the learner {learner} with exploration by {exploration}; here they are of"
+        f" {meaning['learner']} with exploration by {meaning['exploration']}"
+    )
 
 
 def load_tensors(flat: FlatModel, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
@@ -100,10 +116,16 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one instance in one folder."""
+    """The checkpoints of one instance in one folder.
 
-    def __init__(self, folder: Path) -> None:
+    `meaning` (`learner` and `exploration`, see `shared.learning.meaning_of`) is what weights mean here: it is saved
+    with each checkpoint, and one of another meaning is never loaded, although its tensors may fit. Without it any will
+    do.
+    """
+
+    def __init__(self, folder: Path, meaning: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.meaning = meaning
 
     def save(
         self,
@@ -128,6 +150,7 @@ class CheckpointStore:
                 hashes[name] = hashlib.sha256(data).hexdigest()
                 write_synced(temporary / name, data)
             manifest = {"format": FORMAT, "version": version, "time": time.time(), **details, "sha256": hashes}
+            manifest.update(self.meaning or {})
             # Constants such as a mask of -inf: whoever saves has made sure that nothing became so.
             manifest["not_finite"] = {name: names for name, names in constants.items() if names}
             write_synced(temporary / _MANIFEST, seal(manifest))
@@ -145,7 +168,7 @@ class CheckpointStore:
         found = []
         for path in self._folders():
             try:
-                found.append(Checkpoint(path, read_manifest(path)))
+                found.append(self._open(path))
             except CheckpointError as error:
                 log.error("checkpoint %s is left out: %s", path, error)
         return found
@@ -157,16 +180,24 @@ class CheckpointStore:
         """
         for path in reversed(self._folders()):
             try:
-                checkpoint = Checkpoint(path, read_manifest(path))
+                checkpoint = self._open(path)
                 checkpoint.check(fresh)
             except CheckpointError as error:
                 if repair:
-                    set_aside(path, "not-finite" if isinstance(error, SpoiltCheckpoint) else "damaged", str(error))
+                    set_aside(path, _KINDS.get(type(error), "damaged"), str(error))
                 else:
                     log.error("%s: %s; an older checkpoint is tried", path, error)
                 continue
             return checkpoint
         return None
+
+    def _open(self, path: Path) -> Checkpoint:
+        """The checkpoint in a folder. Raises CheckpointError, OtherLearner if it means something else."""
+        checkpoint = Checkpoint(path, read_manifest(path))
+        difference = differing_meaning(checkpoint.manifest, self.meaning)
+        if difference:
+            raise OtherLearner(difference)
+        return checkpoint
 
     def _folders(self) -> list[Path]:
         """What bears the name of a version, oldest first; none, logged, if the folder cannot be read."""

@@ -5,6 +5,7 @@ Asking a module for a parameter and making an array of it costs 4 us each time; 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 
 _KEPT = 16
 """Places in memory whose views are kept: an engine's two buffers, or the weights slots, take turns."""
+
+
+def method_infer(model: torch.nn.Module) -> Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]] | None:
+    """The model's method `infer`, if it has one. A layer or a value of that name is not meant."""
+    infer = getattr(model, "infer", None)
+    return infer if callable(infer) and not isinstance(infer, torch.nn.Module) else None
 
 
 class ParameterArrays:

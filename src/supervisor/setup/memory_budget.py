@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from ...shared.application import load_application
 from ...shared.configuration.config import Config, load
 from ...shared.errors import TandemError
 from ...shared.memory import layout
@@ -21,10 +19,10 @@ _HEADER = 4096
 def needed_bytes(config: Config) -> int:
     """Bytes of all segments of an instance with this configuration, rounded up to pages."""
     from ...shared.experiences.forwarded_rewards import CELL, cell_rows
-    from ...shared.instance import record_layout, seeded_model
+    from ...shared.instance import configured_application, record_layout, seeded_model
     from ...shared.weights.flat_model import FlatModel
 
-    application = load_application(config.application, config.settings, Path(config.folder))
+    application = configured_application(config)
     records = record_layout(application)
     weights = FlatModel(seeded_model(application, 0)).layout
     lane = config.trainer.buffer_capacity * records.record.itemsize

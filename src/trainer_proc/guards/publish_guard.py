@@ -15,6 +15,7 @@ import torch
 from ...shared.application import ActionHead
 from ...shared.configuration.config import ContinuousTrainingConfig
 from ...shared.learning import log_probabilities
+from ...shared.models.estimates import RewardEstimates
 from ...shared.weights.finite import became_not_finite, is_finite
 from ...shared.weights.flat_model import FlatModel
 
@@ -129,7 +130,7 @@ class PublishGuard:
         # A model that estimates rewards never gives a choice up, however sure it is.
         if (
             not limit
-            or getattr(self.flat.model, "estimates_rewards", False)
+            or isinstance(self.flat.model, RewardEstimates)
             or self._entropy(observations[:_GLANCE]) >= 2 * limit
         ):
             return None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from tandem.shared.application import ActionHead, Application, check_forward, check_infer
-from tandem.shared.models.default import DefaultModel
-from tandem.shared.models.reward_model import RewardModel, inverse_gap_weights
+from tandem.shared.application import MASKED, ActionHead, Application, check_forward, check_infer
+from tandem.shared.errors import ApplicationError
+from tandem.shared.instance import with_model_for
+from tandem.shared.models.default import DefaultModel, EstimatingModel
+from tandem.shared.models.estimates import inverse_gap_weights
+from tandem.shared.models.logits_model import LogitsModel
+from tandem.shared.models.reward_model import RewardModel
+from torch import nn
 
 
 @pytest.mark.parametrize("sizes", [(3,), (2, 5)])
@@ -42,8 +49,73 @@ def test_choices_are_drawn_by_inverse_gap_weighting() -> None:
 def test_features_of_any_scale_are_taken() -> None:
     """Scaled by centre and inverse, and cut off: nothing becomes infinite."""
     model = RewardModel(2, 3)
-    model.centre.copy_(torch.tensor([1e6, 0.0]))
-    model.inverse.copy_(torch.tensor([1e-3, 1e30]))
-    logits = model(torch.tensor([[1e6, 1e-20], [3e38, -3e38]]))[0]
-    assert bool(torch.isfinite(logits).all())
-    assert logits.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    with torch.no_grad():
+        model.direct.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    model.gamma.fill_(10.0)
+    for inverse in (1e-3, 0.0):
+        model.centre.copy_(torch.tensor([1e6, -3e38]))
+        model.inverse.copy_(torch.tensor([inverse, 1e30]))
+        rows = torch.tensor([[1e6, 1e-20], [3e38, -3e38], [-3e38, 3e38]])
+        logits = model(rows)[0]
+        assert bool(torch.isfinite(logits).all())
+        assert logits.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert check_infer(model, rows.numpy()) < 1e-4
+
+
+class Own(nn.Module):
+    """A model of the user's own, which masks the last choice where the first feature is above 0."""
+
+    def __init__(self, choices: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, choices)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+        logits = self.layer(observations)
+        last = torch.where(observations[:, 0] > 0, torch.tensor(MASKED), logits[:, -1])
+        return (torch.cat([logits[:, :-1], last[:, None]], dim=1),)
+
+
+class Fast(Own):
+    """The same with an `infer`."""
+
+    def infer(self, features: np.ndarray) -> tuple[np.ndarray]:
+        with torch.no_grad():
+            return tuple(head[0].numpy() for head in self(torch.from_numpy(features)[None]))
+
+
+@pytest.mark.parametrize("build", [Own, Fast])
+def test_a_model_of_the_users_own_estimates_rewards(build: type[nn.Module]) -> None:
+    """Its numbers are taken for expected rewards: drawn by inverse gap weighting, what it masks never."""
+    own = Application("own", ("a", "b"), (ActionHead("h", 3),), build)
+    application = with_model_for(own, "reward_regression")
+    model = application.build_model()
+    check_forward(model, application)
+    model.gamma.fill_(20.0)  # type: ignore[union-attr,operator]
+    rows = np.array([[1.0, 2.0], [-1.0, 2.0]], np.float32)
+    with torch.no_grad():
+        probabilities = model(torch.from_numpy(rows))[0].exp()
+        wanted = inverse_gap_weights(model.module(torch.from_numpy(rows))[0], torch.tensor([20.0]))  # type: ignore[union-attr,operator]
+    assert torch.allclose(probabilities, wanted, atol=1e-5)
+    assert probabilities[0, 2] == 0.0
+    assert float(probabilities[1].min()) > 0.0
+    assert probabilities.sum(dim=1).tolist() == pytest.approx([1.0] * 2)
+    if build is Fast:
+        assert check_infer(model, rows) < 1e-5
+    else:
+        assert not hasattr(model, "infer")
+
+
+def test_the_model_follows_the_learner() -> None:
+    """Whoever asks for a policy gradient gets logits, and nobody estimates the rewards of two heads."""
+    one, two = (ActionHead("h", 3),), (ActionHead("h", 3), ActionHead("i", 2))
+    plain = Application("plain", ("a", "b"), one)
+    assert isinstance(with_model_for(plain, "policy_gradient").build_model(), LogitsModel)
+    assert isinstance(with_model_for(plain, "reward_regression").build_model(), RewardModel)
+    own = Application("own", ("a", "b"), one, Own)
+    assert type(with_model_for(own, "policy_gradient").build_model()) is Own
+    ready = EstimatingModel(lambda: RewardModel(2, 3), 2, 3)
+    assert type(ready()) is RewardModel
+    with pytest.raises(ApplicationError, match="choose policy_gradient"):
+        with_model_for(Application("two", ("a", "b"), two), "reward_regression")

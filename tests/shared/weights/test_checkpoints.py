@@ -240,3 +240,22 @@ def forge(folder, name, tensors):
     manifest["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     manifest.pop("not_finite")
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_checkpoint_of_another_learner_is_never_loaded(tmp_path):
+    """Its tensors may fit: it is named, set aside by whoever may, and nothing of it is used."""
+    regression = {"learner": "reward_regression", "exploration": "inverse_gap_weighting"}
+    gradient = {"learner": "policy_gradient", "exploration": "softmax"}
+    tensors = {"weight": torch.ones(3)}
+    CheckpointStore(tmp_path, regression).save(1, tensors, {}, {})
+    CheckpointStore(tmp_path).save(2, tensors, {}, {})
+    CheckpointStore(tmp_path, gradient).save(3, tensors, {}, {})
+    ours = CheckpointStore(tmp_path, regression)
+    assert [checkpoint.version for checkpoint in ours.all()] == [1]
+    assert [checkpoint.version for checkpoint in CheckpointStore(tmp_path, gradient).all()] == [2, 3]
+    assert ours.newest().version == 1
+    assert len(list(tmp_path.iterdir())) == 3, "whoever may not repair has renamed something"
+    assert ours.newest(repair=True).version == 1
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[0] == "000000000001"
+    assert [name.partition("-")[0] for name in names[1:]] == ["000000000002.other", "000000000003.other"]

@@ -31,6 +31,7 @@ def test_stats_have_every_name_of_both_document_generations(server: Any) -> None
         "training_time_ms",
         "average_step_time_ms",
         "skipped_steps",
+        "idle_ticks",
         "overruns",
         "uptime_seconds",
     } <= set(body["training"])

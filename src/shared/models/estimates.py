@@ -1,0 +1,89 @@
+"""What every model of expected rewards has: scaling of its inputs, and exploration by inverse gap weighting."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..values import MASKED
+from ..weights.parameter_arrays import ParameterArrays
+
+FARTHEST = 8.0
+"""Scaled features are cut off here, in deviations."""
+_LEAST = 1e-30
+"""Probabilities of choices that may be taken are at least this before the logarithm is taken."""
+
+
+class RewardEstimates(nn.Module):
+    """Expected rewards of one head's choices, and the probabilities with which they are drawn.
+
+    A subclass says what each of K choices is expected to earn (`values`), in deviations of the rewards from their mean;
+    a choice that must not be taken has MASKED or less. `forward` gives the logarithms of the probabilities of inverse
+    gap weighting with `gamma` (float32[1]): a choice whose expected reward lies d below the best one's has
+    1 / (K + gamma d), the best one the rest (SquareCB: Foster and Rakhlin, "Beyond UCB", ICML 2020). So what draws from
+    the logits as from any others draws exactly by this rule, and every choice that may be taken keeps a probability
+    above 0. Features are scaled by `centre` and `inverse` (float32[F]). The three buffers are learned from the data and
+    published with the weights.
+
+    `inverse_gap_logits` is the same for one observation in numpy, for a subclass that offers `infer`.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.centre: Tensor
+        self.inverse: Tensor
+        self.gamma: Tensor
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("inverse", torch.ones(features))
+        self.register_buffer("gamma", torch.zeros(1))
+        self._scale = ParameterArrays(self, buffers=True)
+
+    def values(self, observations: Tensor) -> Tensor:
+        """Expected rewards of the choices, in deviations from the mean: float32[B, K] of float32[B, F]."""
+        raise NotImplementedError
+
+    def forward(self, observations: Tensor) -> tuple[Tensor]:
+        """Log probabilities of the choices, (float32[B, K],); MASKED for those that must not be taken."""
+        values = self.values(observations)
+        logits = torch.log(inverse_gap_weights(values, self.gamma).clamp_min(_LEAST))
+        return (torch.where(values > MASKED / 2, logits, MASKED),)
+
+    def scaled(self, observations: Tensor) -> Tensor:
+        """Features in deviations from their mean, float32[B, F]."""
+        # Of numbers near the largest the difference may be infinite, and 0 of infinity is no number.
+        scaled = ((observations - self.centre) * self.inverse).nan_to_num(0.0, FARTHEST, -FARTHEST)
+        return scaled.clamp(-FARTHEST, FARTHEST)
+
+    def scaled_array(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`scaled` for one observation float32[F], in numpy."""
+        scale = self._scale()
+        far = (features.astype(np.float64) - scale["centre"]) * scale["inverse"]
+        scaled: NDArray[np.float32] = far.clip(-FARTHEST, FARTHEST).astype(np.float32)
+        return scaled
+
+    def inverse_gap_logits(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`forward` from the expected rewards of one observation, float32[K], in numpy: float32[K]."""
+        best = int(values.argmax())
+        gamma = max(float(self._scale()["gamma"][0]), 0.0)
+        masked = values <= MASKED / 2 if values.min() <= MASKED / 2 else None
+        count = len(values) if masked is None else len(values) - int(np.count_nonzero(masked))
+        weights = 1.0 / (count + gamma * (values[best] - values))
+        if masked is not None:
+            weights[masked] = 0.0
+        weights[best] = 0.0
+        weights[best] = 1.0 - weights.sum()
+        logits: NDArray[np.float32] = np.log(np.maximum(weights, _LEAST)).astype(np.float32)
+        if masked is not None:
+            logits[masked] = MASKED
+        return logits
+
+
+def inverse_gap_weights(values: Tensor, gamma: Tensor) -> Tensor:
+    """The probabilities of RewardEstimates, float32[B, K], from expected rewards float32[B, K] and gamma float32[1]."""
+    allowed = values > MASKED / 2
+    best, index = values.max(dim=1, keepdim=True)
+    others = allowed / (allowed.sum(dim=1, keepdim=True) + gamma.clamp_min(0.0) * (best - values))
+    others = others.scatter(1, index, 0.0)
+    return others.scatter(1, index, 1.0 - others.sum(dim=1, keepdim=True))
