@@ -24,6 +24,7 @@ from .experiences.records import KEY_BYTES, PENDING_KEY_BYTES, WAIT, encode_key,
 from .experiences.sampler import ReplayReader
 from .experiences.strategies import strategy_of
 from .instance import Instance
+from .learning import learner_name
 from .memory.control import Control
 from .memory.rows import PREFIX_BYTES
 from .telemetry.stats import buffer_stats
@@ -41,7 +42,9 @@ class ExperienceReplayBuffer:
     def __init__(self, instance: Instance | str = "default", lane: Lane | None = None, seed: int | None = None) -> None:
         self.instance = Instance(instance) if isinstance(instance, str) else instance
         self.control: Control = self.instance.control
-        strategy = strategy_of(self.instance.config.trainer)
+        config = self.instance.config.trainer
+        learner = learner_name(config.learner, self.instance.application.heads)
+        strategy = strategy_of(config, learner == "reward_regression")
         self.reader = ReplayReader(self.control, self.instance.records, seed, strategy=strategy)
         self._lane = lane
         self._claiming = threading.Lock()

@@ -87,8 +87,10 @@ class ContinuousTrainingConfig:
     gradient_clip: float = setting(1.0, "largest gradient norm", above=0, reloadable=True)
     importance_clip: float = setting(2.0, "largest importance weight of an old decision", at_least=1, reloadable=True)
     sampling: str = setting(
-        "uniform", "which experiences a step sees", choices=("uniform", "recency", "stratified", "prioritized")
-    )
+        "auto", "which experiences a step sees; auto: half_recent (half of them from the newest quarter) under"
+        " reward_regression, else uniform",
+        choices=("auto", "uniform", "half_recent", "recency", "stratified", "prioritized"),
+    )  # fmt: skip
     sample_with_repetition: bool = setting(False, "uniform: one experience may stand in a batch more than once")
     recency_half_life: float = setting(100.0, "recency: the age at which a weight has halved", above=0)
     recency_unit: str = setting("versions", "recency: what age is counted in", choices=("versions", "seconds"))

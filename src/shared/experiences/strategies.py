@@ -40,9 +40,11 @@ class Strategy(Protocol):
         """At most `count` positions in 0..window.total-1 of records whose version is at least `first_version`."""
 
 
-def strategy_of(config: ContinuousTrainingConfig) -> Strategy:
-    """The strategy that the settings name."""
+def strategy_of(config: ContinuousTrainingConfig, is_replayed: bool = False) -> Strategy:
+    """The strategy that the settings name; `auto` is `half_recent` for a learner that replays, else `uniform`."""
     lag = config.max_policy_lag
+    if config.sampling == "half_recent" or (config.sampling == "auto" and is_replayed):
+        return HalfRecent(lag)
     if config.sampling == "recency":
         return Recency(config.recency_half_life, config.recency_unit == "seconds", lag)
     if config.sampling == "stratified":
@@ -93,6 +95,39 @@ class Uniform:
             return np.empty(0, np.int64)
         picks = reader.rng.integers(total, size=count) if self.with_repetition else distinct(reader.rng, total, count)
         return picks if eligible is None else eligible[picks]
+
+
+class HalfRecent:
+    """Half of each batch is drawn from all records, half from the newest quarter of each lane.
+
+    What was true long ago is not forgotten, and what has changed is learned from twice and a half as much.
+    """
+
+    _NEWEST = 0.25
+
+    def __init__(self, max_lag: int = 0) -> None:
+        self.max_lag = max_lag
+
+    def pick(self, reader: Readable, window: Window, count: int, first_version: int) -> NDArray[np.int64]:
+        """See Strategy. At times a few less than `count`, those that both halves drew."""
+        eligible = _eligible(reader, window, first_version, self.max_lag)
+        total = window.total if eligible is None else len(eligible)
+        if count >= total:
+            return np.arange(total, dtype=np.int64) if eligible is None else eligible
+        recent = self._recent(window)
+        if eligible is not None:
+            recent = np.intersect1d(recent, eligible, assume_unique=True)
+        older = distinct(reader.rng, total, count - count // 2)
+        newer = recent[distinct(reader.rng, len(recent), count // 2)]
+        return np.union1d(older if eligible is None else eligible[older], newer)
+
+    def _recent(self, window: Window) -> NDArray[np.int64]:
+        """Positions of the newest quarter of each lane: int64[n]."""
+        parts, end = [], 0
+        for _, _, size in window.lanes:
+            end += size
+            parts.append(np.arange(end - max(1, int(self._NEWEST * size)), end, dtype=np.int64))
+        return np.concatenate(parts)
 
 
 class Recency:

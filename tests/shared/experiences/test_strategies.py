@@ -11,6 +11,7 @@ from tandem.shared.configuration.config import parse
 from tandem.shared.experiences.experience import Experience
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.experiences.strategies import (
+    HalfRecent,
     Prioritized,
     Recency,
     Stratified,
@@ -141,7 +142,29 @@ def test_decisions_before_a_reset_are_left_out(reader_of: Reader) -> None:
 
 
 def test_settings_choose_the_strategy() -> None:
-    """`trainer.sampling` names the strategy."""
-    kinds = {"uniform": Uniform, "recency": Recency, "stratified": Stratified, "prioritized": Prioritized}
+    """`trainer.sampling` names the strategy; `auto` goes by the learner."""
+    kinds = {
+        "uniform": Uniform,
+        "half_recent": HalfRecent,
+        "recency": Recency,
+        "stratified": Stratified,
+        "prioritized": Prioritized,
+    }
     for name, kind in kinds.items():
         assert isinstance(strategy_of(parse({"trainer": {"sampling": name}}, "test").trainer), kind)
+    assert isinstance(strategy_of(parse({}, "test").trainer), Uniform)
+    assert isinstance(strategy_of(parse({}, "test").trainer, is_replayed=True), HalfRecent)
+
+
+def test_half_of_a_batch_is_of_the_newest_quarter(reader_of: Reader) -> None:
+    """The newest 50 of 200 records make half of it and a quarter of the other half, each record once; all are drawn."""
+    reader = reader_of(HalfRecent())
+    drawn = [versions(reader, 40) for _ in range(200)]
+    assert all(len(set(batch)) == len(batch) for batch in drawn)
+    assert all(30 < len(batch) <= 40 for batch in drawn)
+    assert set().union(*drawn) == set(range(1, 201))
+    newest = np.mean([version > 150 for batch in drawn for version in batch])
+    assert 0.55 < newest < 0.65
+    reader.control.set("first_version", 191)
+    assert sorted(versions(reader, 40)) == list(range(191, 201))
+    assert set(versions(reader, 6)) <= set(range(191, 201))
