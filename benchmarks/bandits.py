@@ -70,10 +70,11 @@ def changed(words: list[str]) -> dict[str, Any]:
         section, point, setting = name.partition(".")
         if not (equals and point):
             raise ValueError(f"--set: {word!r} is not SECTION.NAME=VALUE")
+        into = found.setdefault(section, {})
         try:
-            found.setdefault(section, {})[setting] = json.loads(value)
+            into[setting] = json.loads(value)
         except json.JSONDecodeError:
-            found[section][setting] = value
+            into[setting] = value
     return found
 
 
