@@ -42,7 +42,9 @@ while not stop:
 
 def test_an_operator_has_the_trainer_in_hand(ctl: Ctl, toy_application: str, wait_until: Wait) -> None:
     """Pause, resume, checkpoint, rollback, reload and restart do what they say, and say what they did."""
-    started = ctl.up(application=toy_application, inference={"command": own_server(ctl)})
+    started = ctl.up(
+        application=toy_application, inference={"command": own_server(ctl)}, trainer={"steps_per_interval": 1}
+    )
     assert started.returncode == 0, started.stderr
     assert ctl.script("version", "--wait", "5").returncode == 0
 
