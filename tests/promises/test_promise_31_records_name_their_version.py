@@ -51,7 +51,7 @@ def telling(instance_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "application": module,
             "data_dir": str(tmp_path),
             "settings": {"padding": padding},
-            "trainer": {"buffer_capacity": 4096},
+            "trainer": {"buffer_capacity": 4096, "learner": "policy_gradient"},
             "inference": {"lanes": 1, "seed": 1, "pending_capacity": 64},
         }
         create_instance(instance_name, parse(plain, "the test"))
