@@ -70,8 +70,9 @@ class RewardRegression:
     def __init__(self, model: nn.Module, heads: tuple[ActionHead, ...], config: ContinuousTrainingConfig) -> None:
         if not isinstance(model, RewardEstimates):
             raise ApplicationError(
-                f"trainer.learner: reward_regression estimates the reward of each choice of one action head; there are"
-                f" {len(heads)} heads: choose policy_gradient"
+                f"trainer.learner: reward_regression trains a model that estimates rewards, as Instance.build_model"
+                f" gives it for an application with one head, and no {type(model).__name__}; take that one, or choose"
+                " policy_gradient"
             )
         self.model = model
         self.config = config
@@ -91,7 +92,7 @@ class RewardRegression:
         values = model.values(batch.observations)
         taken = values.gather(1, batch.actions[:, :1].long()).squeeze(1)
         # The model may mask by now what it once took.
-        losses = torch.where(taken > MASKED / 2, taken - target, 0.0).square()
+        losses = torch.where(taken <= MASKED / 2, 0.0, taken - target).square()
         loss = losses.mean()
         norm = descend(loss, [self._joined], self.optimiser, self.config.gradient_clip)
         with torch.no_grad():

@@ -48,7 +48,7 @@ class RewardEstimates(nn.Module):
         """Log probabilities of the choices, (float32[B, K],); MASKED for those that must not be taken."""
         values = self.values(observations)
         logits = torch.log(inverse_gap_weights(values, self.gamma).clamp_min(_LEAST))
-        return (torch.where(values > MASKED / 2, logits, MASKED),)
+        return (torch.where(values <= MASKED / 2, MASKED, logits),)
 
     def scaled(self, observations: Tensor) -> Tensor:
         """Features in deviations from their mean, float32[B, F]."""
@@ -82,7 +82,8 @@ class RewardEstimates(nn.Module):
 
 def inverse_gap_weights(values: Tensor, gamma: Tensor) -> Tensor:
     """The probabilities of RewardEstimates, float32[B, K], from expected rewards float32[B, K] and gamma float32[1]."""
-    allowed = values > MASKED / 2
+    # Turned round, as NaN is no mask: what is no number must come out as none.
+    allowed = ~(values <= MASKED / 2)
     best, index = values.max(dim=1, keepdim=True)
     others = allowed / (allowed.sum(dim=1, keepdim=True) + gamma.clamp_min(0.0) * (best - values))
     others = others.scatter(1, index, 0.0)

@@ -31,12 +31,13 @@ class ModuleEstimates(RewardEstimates):
 
     def values(self, observations: Tensor) -> Tensor:
         """See RewardEstimates."""
-        own: Tensor = self.module(observations)[0]
+        # Before the module, which may write into what it is given.
         linear: Tensor = self.direct(self.scaled(observations))
-        return torch.where(own > MASKED / 2, own + linear, own)
+        own: Tensor = self.module(observations)[0]
+        return torch.where(own <= MASKED / 2, own, own + linear)
 
     def _infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
         """`forward` for one observation float32[F] by the module's own `infer`: (float32[K],)."""
-        own = np.asarray(self.module.infer(features)[0])  # type: ignore[operator]
         linear = self._direct()["weight"] @ self.scaled_array(features)
-        return (self.inverse_gap_logits(np.where(own > MASKED / 2, own + linear, own)),)
+        own = np.asarray(self.module.infer(features)[0])  # type: ignore[operator]
+        return (self.inverse_gap_logits(np.where(own <= MASKED / 2, own, own + linear)),)

@@ -119,3 +119,37 @@ def test_the_model_follows_the_learner() -> None:
     assert type(ready()) is RewardModel
     with pytest.raises(ApplicationError, match="choose policy_gradient"):
         with_model_for(Application("two", ("a", "b"), two), "reward_regression")
+
+
+class Writing(Own):
+    """A model that writes into what it is given and, where the first feature is 7, gives what is no number."""
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+        bad = observations[:, :1] == 7.0
+        (logits,) = super().forward(observations)
+        observations.zero_()
+        return (torch.where(bad, torch.nan, logits),)
+
+    def infer(self, features: np.ndarray) -> tuple[np.ndarray]:
+        with torch.no_grad():
+            return tuple(head[0].numpy() for head in self(torch.from_numpy(features)[None]))
+
+
+@pytest.mark.parametrize("way", ["forward", "infer"])
+def test_the_linear_path_sees_what_came_and_no_number_is_no_mask(way: str) -> None:
+    """Whatever the module does to its input; NaN is reported as NaN, not as a choice that must not be taken."""
+    model = EstimatingModel(Writing, 2, 3)()
+    model.gamma.fill_(20.0)  # type: ignore[union-attr,operator]
+    with torch.no_grad():
+        model.module.layer.weight.zero_()  # type: ignore[union-attr]
+        model.module.layer.bias.zero_()  # type: ignore[union-attr]
+        model.direct.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]]))  # type: ignore[union-attr,operator]
+
+    def logits(row: list[float]) -> np.ndarray:
+        given = np.array(row, np.float32)
+        with torch.no_grad():
+            found = model.infer(given)[0] if way == "infer" else model(torch.from_numpy(given)[None])[0][0].numpy()  # type: ignore[operator]
+        return np.asarray(found)
+
+    assert np.exp(logits([-1.0, 2.0]))[1] > 0.9
+    assert np.isnan(logits([7.0, 2.0])).any()
