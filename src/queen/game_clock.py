@@ -41,11 +41,14 @@ class GameClock:
         self._at = at
         return self._now
 
-    def observed(self, key: Hashable) -> None:
-        """An observation of the territory came."""
-        if not self._is_found:
-            return
-        self.now()
+    def observed(self, key: Hashable) -> float:
+        """An observation of the territory came: the game's time."""
+        now = self.now()
+        if self._is_found:
+            self._take_interval(key)
+        return now
+
+    def _take_interval(self, key: Hashable) -> None:
         last = self._last.pop(key, None)
         self._last[key] = self._at
         if last is None:

@@ -121,8 +121,7 @@ class SimulationGate:
         tables = self._current_tables()
         config = tables.config
         with self._lock:
-            self._time.observed(key)
-            now = self._time.now()
+            now = self._time.observed(key)
         if not config.gate_enabled:
             verdict = Verdict(True, GATE_DISABLED, 0.0)
         else:

@@ -107,11 +107,12 @@ class Application:
 
     Without `build_model` the application gets a model that fits its heads (`shared.models.default`).
     `build_model()` returns a `torch.nn.Module` whose `forward(observations: float32[B, F])` returns one tensor of
-    logits `float32[B, head.size]` for each action head, in order; choices that must not be taken have the logit
-    `MASKED`. If the module also has a method `infer(features: float32[F])` that returns the same logits as one numpy
-    array `float32[head.size]` for each head, single observations are decided with it: for a small model in numpy it
-    takes a fraction of the time. It must read the parameters' memory at each call, since newer weights lie elsewhere,
-    and agree with `forward` (`check_infer`). A layer of that name is only a layer.
+    logits `float32[B, head.size]` for each action head, in order (under `reward_regression`, which `auto` means for one
+    head, of expected rewards instead); choices that must not be taken have the logit `MASKED`. If the module also has a
+    method `infer(features: float32[F])` that returns the same logits as one numpy array `float32[head.size]` for each
+    head, single observations are decided with it: for a small model in numpy it takes a fraction of the time. It must
+    read the parameters' memory at each call, since newer weights lie elsewhere, and agree with `forward`
+    (`check_infer`). A layer of that name is only a layer.
 
     What else a model must be (all its state in parameters and persistent buffers, the same logits each time) is seen
     when an instance is created: `shared.model_checks`.

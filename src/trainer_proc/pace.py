@@ -1,7 +1,7 @@
 """The pace of training: how many steps a tick takes, of how many experiences, and whether one comes early.
 
-For learners that are trained by the data: `update_to_data` samples for each new experience. Where the time of a tick
-does not suffice, batches grow before steps are lost.
+Where `steps_per_interval` is `auto` the data set it: `update_to_data` samples for each new experience, and where the
+time of a tick does not suffice, batches grow before steps are lost.
 """
 
 from __future__ import annotations

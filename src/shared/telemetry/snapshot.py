@@ -104,14 +104,12 @@ class Snapshot:
     @property
     def latency_counts(self) -> list[int]:
         """Decisions of all lanes in each bucket of durations."""
-        lanes = [lane.latency_counts for lane in self.lanes]
-        return [sum(column) for column in zip(*lanes)] if lanes else [0] * layout.LATENCY_BUCKETS  # noqa: B905
+        return _summed([lane.latency_counts for lane in self.lanes], layout.LATENCY_BUCKETS)
 
     @property
     def freshness_counts(self) -> list[int]:
         """Rewards of all lanes in each bucket of the time until weights trained after them decided."""
-        lanes = [lane.freshness_counts for lane in self.lanes]
-        return [sum(column) for column in zip(*lanes)] if lanes else [0] * layout.FRESHNESS_BUCKETS  # noqa: B905
+        return _summed([lane.freshness_counts for lane in self.lanes], layout.FRESHNESS_BUCKETS)
 
     def freshness(self, share: float) -> float | None:
         """Seconds after which `share` of the rewards were in the weights that decide; None before the first one."""
@@ -122,6 +120,11 @@ class Snapshot:
     def servers(self) -> list[LaneReading]:
         """The lanes whose owner lives."""
         return [lane for lane in self.lanes if lane.owner.pid is not None]
+
+
+def _summed(lanes: list[list[int]], buckets: int) -> list[int]:
+    """The sum over the lanes of what each bucket counts."""
+    return [sum(column) for column in zip(*lanes, strict=True)] or [0] * buckets
 
 
 def read_trainer(control: Control) -> ProcessReading:
