@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from _bandit_live import BEAT, Live, Pace, pace_figures, running
 from _bandit_worlds import Floats, Visits, World, simulate
-from tandem.shared.configuration.config import InferenceConfig
 
 PARTS = 20
 """Parts of a pass whose shares are told besides."""
@@ -59,12 +58,6 @@ class Scenario:
     def settings(self) -> dict[str, Any]:
         """What a user would write into the section `inference`."""
         return {"default_reward": 0.0, "pending_timeout": self.timeout} if self.successes_only else {}
-
-    def lacks(self) -> str:
-        """The setting that this version of Tandem does not have, if it takes one; an empty text otherwise."""
-        known = {field.name for field in dataclasses.fields(InferenceConfig)}
-        missing = [f"inference.{name}" for name in self.settings() if name not in known]
-        return ", ".join(missing)
 
     def counted(self, count: int) -> slice:
         """The visits whose share is the figure."""
@@ -174,7 +167,8 @@ def play(scenario: Scenario, seed: int, count: int, changes: dict[str, Any]) -> 
         status = played.restarted()
         figures = {**pace_figures(played.durations, elapsed, pace), **live.figures()}
         lane = live.engine.get_stats()["lane"]
-        figures |= {name: lane[name] for name in ("expired", "dropped", "unmatched") if name in lane}
+        names = ("expired", "dropped", "unmatched", "defaulted", "displaced")
+        figures |= {name: lane[name] for name in names} | {"late_rewards": lane["late"]}
         figures |= {"honest_refused": played.refused, **({} if status is None else {"restart_status": status})}
     counted = scenario.counted(count)
     silence = scenario.timeout if scenario.successes_only else None

@@ -201,10 +201,10 @@ def run_scenarios(options: argparse.Namespace, asked: list[str]) -> int:
     failed = 0
     for name in asked:
         scenario = SCENARIOS[name].faster(options.speed)
-        line: dict[str, Any] = {"scenario": name, "what": scenario.text, "lacks": scenario.lacks(), "seeds": []}
+        line: dict[str, Any] = {"scenario": name, "what": scenario.text, "seeds": []}
         line |= {"rate": scenario.rate, "delay": scenario.delay, "timeout": scenario.timeout, "speed": options.speed}
         line |= {"visits": min(options.decisions or scenario.visits, scenario.visits), "failures": []}
-        for seed in range(0 if line["lacks"] else options.seeds):
+        for seed in range(options.seeds):
             progress.say(f"{name}: seed {seed}, {line['visits']:,} visits at {scenario.rate:g}/s")
             try:
                 line["seeds"].append(play_scenario(scenario, seed, line["visits"], options.changes))
@@ -234,8 +234,6 @@ def print_scenario(line: dict[str, Any], scenario: Scenario, as_json: bool) -> N
         low, high = scenario.delay
         print(f"  scaled by --speed {line['speed']:g}: that rate, delays of {low:g} to {high:g} s, a timeout of"
               f" {scenario.timeout:g} s; not the trainer, whose second stays a second")  # fmt: skip
-    if line["lacks"]:
-        print(f"  not available: this version has no {line['lacks']}")
     for one in line["seeds"]:
         peer = "" if one["thompson"] is None else f"; linear Thompson sampling {one['thompson']:.2f}"
         print(f"  seed {one['seed']}: {one['share']:.2f} of the way{peer}"

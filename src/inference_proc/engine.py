@@ -28,17 +28,16 @@ from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.snapshot import read_trainer
 from ..shared.telemetry.stats import buffer_stats
-from ..shared.values import BAD_DATA, as_number, as_text, fits_float32, shown
-from ..shared.weights.freshness import Freshness
+from ..shared.values import BAD_DATA, as_bool, as_number, as_text, fits_float32, shown
 from .application_hooks import ApplicationHooks
 from .changes import Changes
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
 from .health import Health
-from .live_model import LiveModel, LivePolicy
+from .live_model import LivePolicy
 from .policy import Draw, Policy
-from .recorder import Recorder
+from .recorder import Recorder, reward_rules
 from .turn import Turn, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,9 @@ class Engine:
         self.config = instance.config
         self.application = instance.application
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
-        self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout)
-        self._live = self._live_policy()
+        rules = reward_rules(self.config.inference)
+        self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout, rules)
+        self._live = LivePolicy.of(instance, self.lane)
         leak = self.config.inference.gate_leak_probability
         self._hooks = ApplicationHooks(self.application, self._handled, leak, self.policy.rng.random)
         self._lock: Any = OwnedLock()
@@ -81,22 +81,6 @@ class Engine:
         if self._changes.is_reloaded():
             self._reload()
         disown_after_fork(self)
-
-    def _live_policy(self) -> LivePolicy:
-        flat = self.instance.build_model()
-        slots = self.instance.open_slots(flat.layout)
-        is_large = flat.layout.data_bytes >= self.config.weights.in_place_bytes
-        settings = self.config.inference
-        policy = Policy(
-            flat.model,
-            settings.temperature,
-            settings.exploration_floor,
-            None if settings.seed < 0 else settings.seed,
-            [head.name for head in self.application.heads],
-        )
-        model = LiveModel(flat, slots, in_place=self.config.trainer.enabled and is_large)
-        freshness = Freshness(self.control, self.lane.index, self.config.trainer.buffer_capacity)
-        return LivePolicy(policy, model, slots, self.lane.count, freshness)
 
     @classmethod
     def attach(cls, instance: str | None = None, timeout: float | None = None) -> Engine:
@@ -261,17 +245,20 @@ class Engine:
             self._hooks.sent(turn.key, draw.action)
         return turn.decided()
 
-    def reward(self, key: str, value: float) -> bool:
-        """The reward of the key's pending decision came in: any real number of Python, numpy or torch.
+    def reward(self, key: str, value: float, final: bool = True) -> bool:
+        """A reward of the key's pending decision came in: any real number of Python, numpy or torch.
+
+        With `final=False` more may follow (a click, then a purchase): the decision goes on waiting, and earns all of
+        them by `inference.reward_aggregation` once the last one comes or `pending_timeout` is over.
 
         False (counted) if none is pending, or if it is not finite as float32. Raises ValueError for a value that is no
-        number and a key that is no text.
+        number, a key that is no text and a `final` that is no bool.
         """
-        key, number = as_text("key", key), as_number("reward", value)
+        key, number, is_final = as_text("key", key), as_number("reward", value), as_bool("final", final)
         encoded = encode_key(key, PENDING_KEY_BYTES)
         with self._lock:
             if fits_float32(number):
-                return self._recorder.reward(encoded, number)
+                return self._recorder.reward(encoded, number, is_final)
             self.lane.count("refused_rewards")
         self._warn.warning(
             log, "key %s: a reward of %s was refused; it must be finite as float32", *map(shown, (key, value))
@@ -296,7 +283,10 @@ class Engine:
             return self._recorder.reward(remembered.encoded, self._hooks.failed_reward)
 
     def forget(self, key: str) -> None:
-        """The key will not come back: its pending decision is dropped. Raises ValueError for a key that is no text."""
+        """The key will not come back: its pending decision waits no longer, and earns what it would at its timeout.
+
+        Raises ValueError for a key that is no text.
+        """
         key = as_text("key", key)
         with self._lock:
             self._recorder.forget(key)
@@ -336,7 +326,7 @@ class Engine:
         return {**buffer_stats(self.control), "lane": {"index": self.lane.index, **self.control.lane(self.lane.index)}}
 
     def beat(self) -> None:
-        """Say that the server's main loop makes progress, and drop what has waited too long. Call it twice a second."""
+        """Say that the server's main loop turns, and give up what has waited too long. Call it twice a second."""
         with self._lock:
             self.lane.beat()
         if self._changes.is_reloaded():
@@ -344,9 +334,12 @@ class Engine:
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            self._recorder.expire()
+            more = self._recorder.expire()
             if self._coupled is not None:
                 self._coupled.beat()
+        while more:
+            with self._lock:
+                more = self._recorder.expire()
         self._health.look()
 
     def _reload(self) -> None:
@@ -360,7 +353,7 @@ class Engine:
         with self._lock:
             self.policy.temperature = settings.temperature
             self.policy.floor = settings.exploration_floor
-            self._recorder.reconfigure(settings.pending_timeout, config.trainer.train_on_wait)
+            self._recorder.reconfigure(config)
 
     def mark_ready(self) -> None:
         """Say that the server answers requests."""

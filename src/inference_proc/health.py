@@ -58,7 +58,7 @@ class Health:
         waiting, most = lane.get("pending"), control.get("pending_capacity")
         if waiting >= most:
             reasons.append(
-                f"the pending table is full: {waiting} decisions wait for their reward, and each new one gives up the"
+                f"the pending table is full: {waiting} decisions wait for their reward, and each new one displaces the"
                 " oldest; raise inference.pending_capacity, or lower inference.pending_timeout"
             )
         if self._failed_at is not None and self._clock() - self._failed_at < _RECENT:

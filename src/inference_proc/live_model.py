@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..shared.errors import PolicyUnavailable
+from ..shared.experiences.lane import Lane
 from ..shared.experiences.sampler import WEAK_MEMORY
+from ..shared.instance import Instance
 from ..shared.weights.flat_model import FlatModel
 from ..shared.weights.freshness import Freshness
 from ..shared.weights.slots import Slots
@@ -102,6 +104,17 @@ class LivePolicy:
         self.is_trained_here = False
         self._model = model
         self._count = count
+
+    @classmethod
+    def of(cls, instance: Instance, lane: Lane) -> LivePolicy:
+        """The policy of an instance, whose decisions this lane records."""
+        config, flat = instance.config, instance.build_model()
+        slots = instance.open_slots(flat.layout)
+        is_large = flat.layout.data_bytes >= config.weights.in_place_bytes
+        policy = Policy.configured(flat.model, config.inference, instance.application.heads)
+        model = LiveModel(flat, slots, in_place=config.trainer.enabled and is_large)
+        freshness = Freshness(instance.control, lane.index, config.trainer.buffer_capacity)
+        return cls(policy, model, slots, lane.count, freshness)
 
     @property
     def flat(self) -> FlatModel:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shared.application import MASKED
+from ..shared.application import MASKED, ActionHead
+from ..shared.configuration.config import InferenceConfig
 from ..shared.values import FLOAT32_TINY
 from ..shared.weights.parameter_arrays import method_infer
 
@@ -72,6 +73,12 @@ class Policy:
         self.temperature = temperature
         self.floor = floor
         self.rng = np.random.default_rng(seed)
+
+    @classmethod
+    def configured(cls, model: torch.nn.Module, settings: InferenceConfig, heads: Sequence[ActionHead]) -> Policy:
+        """The policy of a model for these action heads, with the settings of an instance."""
+        seed = None if settings.seed < 0 else settings.seed
+        return cls(model, settings.temperature, settings.exploration_floor, seed, [head.name for head in heads])
 
     def act(self, features: NDArray[np.float32]) -> Draw:
         """Draw an action for one observation, float32[F]. Raises what `act_many` gives in its place."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..shared.configuration.config import Config, InferenceConfig
+from ..shared.experiences.earnings import RewardRules
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.lane_writer import LaneWriter
@@ -30,6 +32,14 @@ log = logging.getLogger(__name__)
 
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
+_EXPIRED_AT_ONCE = 64
+"""Decisions that are given up before others are let through: each costs about 20 us."""
+
+
+def reward_rules(settings: InferenceConfig) -> RewardRules:
+    """What decisions earn by these settings."""
+    default = settings.default_reward
+    return RewardRules(None if isinstance(default, str) else default, settings.reward_aggregation)
 
 
 class Recorder:
@@ -57,18 +67,17 @@ class Recorder:
         self._keys: OrderedDict[str, Remembered] = OrderedDict()
         self._next_expiry = 0
         self._warn = RateLimit(10.0)
-        entries = ((key, lane.pending.entry(key)) for key in lane.pending.keys())  # noqa: SIM118 - not a dict
-        self._adopted = {key: self._from_entry(key, entry) for key, entry in entries if entry is not None}
 
     def _from_entry(self, encoded: bytes, entry: np.void) -> Remembered:
         dtype = self._context_dtype
         context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
         return Remembered(encoded, deque(maxlen=10), context, tuple(int(choice) for choice in entry["action"]), True)
 
-    def reconfigure(self, pending_timeout: float, train_on_wait: bool) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Change what may change while the instance runs."""
-        self._pending_timeout = pending_timeout
-        self._train_on_wait = train_on_wait
+        self._pending_timeout = config.inference.pending_timeout
+        self._train_on_wait = config.trainer.train_on_wait
+        self.lane.earnings.rules = reward_rules(config.inference)
 
     def known(self, key: str) -> Remembered | None:
         """What is remembered of the key in this process, or None."""
@@ -77,7 +86,8 @@ class Recorder:
     def recall(self, key: str) -> tuple[Remembered, str | None]:
         """What is remembered of the key (made empty if nothing is), and the key that had to go for it, if any.
 
-        A key decided by the lane's last owner, or by another server process, brings along what is pending.
+        A key that is not remembered, or was decided by the lane's last owner or another server process, brings along
+        what is pending.
         """
         remembered = self._keys.get(key)
         if remembered is not None:
@@ -86,46 +96,51 @@ class Recorder:
                 self._follow(remembered)
             return remembered, None
         encoded = encode_key(key, PENDING_KEY_BYTES)
-        remembered = self._adopted.pop(encoded, None)
-        if remembered is None:
+        entry = self.lane.pending.entry(encoded)
+        if entry is None:
             entry = self.lane.forwarded.find(encoded)
-            empty = Remembered(encoded, deque(maxlen=10))
-            remembered = empty if entry is None else self._from_entry(encoded, entry)
+        remembered = Remembered(encoded, deque(maxlen=10)) if entry is None else self._from_entry(encoded, entry)
         evicted = None
         if len(self._keys) >= self._max_keys:
-            evicted = next(iter(self._keys))
-            self.forget(evicted)
+            # What is pending under it goes on waiting.
+            evicted = self._keys.popitem(last=False)[0]
         self._keys[key] = remembered
         return remembered, evicted
 
     def _follow(self, remembered: Remembered) -> None:
-        """If the key was decided at another server process since, it is that decision that an observation rewards."""
+        """If the key was decided at another server process since, it is that decision that an observation rewards.
+
+        One that was given up is rewarded by no observation.
+        """
         entry = self.lane.forwarded.find(remembered.encoded)
         if entry is not None:
             newer = self._from_entry(remembered.encoded, entry)
             remembered.context, remembered.action = newer.context, newer.action
+        elif remembered.encoded in self.lane.earnings.given_up:
+            remembered.context = None
 
     def forget(self, key: str) -> None:
-        """Drop what is remembered of the key, and its pending decision."""
+        """Drop what is remembered of the key; its pending decision waits no longer (see LaneWriter.drop)."""
         remembered = self._keys.pop(key, None)
         encoded = remembered.encoded if remembered else encode_key(key, PENDING_KEY_BYTES)
-        self._adopted.pop(encoded, None)
         self._holding(lambda writer: writer.drop(encoded))
+        self._tell_completed()
 
     def clear(self) -> None:
         """Forget every key, and every experience of this lane."""
         self._keys.clear()
-        self._adopted.clear()
         self._holding(LaneWriter.clear)
 
-    def reward(self, encoded: bytes, value: float) -> bool:
-        """Complete the decision pending under the encoded key, wherever it was made.
+    def reward(self, encoded: bytes, value: float, final: bool = True) -> bool:
+        """Complete the decision pending under the encoded key, wherever it was made; or, if more may follow,
+        add to what it has earned.
 
         True once it will count, whatever becomes of this process or the one that decided; False (counted) if none is
         pending, it has its reward already, or the value is not a number that a record can hold. Raises TandemError if
         the lane is not this process's any more, and nothing else.
         """
-        given = self._holding(lambda writer: writer.reward(encoded, value))
+        give = LaneWriter.reward if final else LaneWriter.add_reward
+        given = self._holding(lambda writer: give(writer, encoded, value))
         self._tell_completed()
         if given is None or isinstance(given, bool):
             return given is True
@@ -197,6 +212,7 @@ class Recorder:
         lane.unlock()
         if not isinstance(stored, bool) and self._completed is not None:
             self._completed(stored)
+        self._tell_completed()
         return stored is not False
 
     def _store(
@@ -220,26 +236,24 @@ class Recorder:
         elif self._train_on_wait:
             number = writer.append(payload)
             if self._completed is not None and is_trainable:
-                return writer.record(number)
+                return self.lane.ring.record(number)
         else:
             writer.count("untrained")
             writer.count("completed")
         return True
 
-    def expire(self) -> None:
-        """Drop what has waited longer than `pending_timeout`, looked at once a second, by the monotonic clock."""
+    def expire(self) -> bool:
+        """Give up what has waited longer than `pending_timeout`, looked at once a second, by the monotonic clock.
+
+        True if there may be more: a decision that is asked for meanwhile comes first.
+        """
         now = time.monotonic_ns()
         if now < self._next_expiry:
-            return
-        self._next_expiry = now + _EXPIRY_INTERVAL
+            return False
         before = now - int(self._pending_timeout * 1e9)
-        expired = set(self._holding(lambda writer: writer.expire(before)) or ())
+        expired = self._holding(lambda writer: writer.expire(before, _EXPIRED_AT_ONCE)) or ()
         self._tell_completed()
-        if not expired:
-            return
-        for encoded in expired:
-            self._adopted.pop(encoded, None)
-        for remembered in self._keys.values():
-            if remembered.encoded in expired:
-                # Too old to be rewarded, also by an observation that comes after all.
-                remembered.context = None
+        if len(expired) == _EXPIRED_AT_ONCE:
+            return True
+        self._next_expiry = now + _EXPIRY_INTERVAL
+        return False

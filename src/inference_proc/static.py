@@ -22,7 +22,7 @@ from ..shared.learning import meaning_of
 from ..shared.memory.interruptible_lock import OwnedLock
 from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
-from ..shared.values import as_number, as_text
+from ..shared.values import as_bool, as_number, as_text
 from ..shared.weights.flat_model import FlatModel
 from .application_hooks import ApplicationHooks
 from .decision import Decision
@@ -55,14 +55,7 @@ class StaticEngine:
         self.model_version = load_newest(folder, flat, meaning_of(config.trainer, self.application))
         if not self.model_version:
             raise CheckpointError(f"{folder}: holds no weights to decide with; nothing was learned here yet")
-        settings = config.inference
-        self.policy = Policy(
-            flat.model,
-            settings.temperature,
-            settings.exploration_floor,
-            None if settings.seed < 0 else settings.seed,
-            [head.name for head in self.application.heads],
-        )
+        self.policy = Policy.configured(flat.model, config.inference, self.application.heads)
         self._hooks = ApplicationHooks(self.application, self._handled)
         self.gate = self._hooks.gate
         self._lock = OwnedLock()
@@ -99,10 +92,11 @@ class StaticEngine:
     def _handled(self, what: str) -> None:
         self._warn.exception(log, "version %d: %s", self.model_version, what)
 
-    def reward(self, key: str, value: float) -> bool:
+    def reward(self, key: str, value: float, final: bool = True) -> bool:
         """False: nothing waits for a reward. Raises ValueError for what `Engine.reward` does not take either."""
         as_text("key", key)
         as_number("reward", value)
+        as_bool("final", final)
         return False
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:

@@ -44,6 +44,9 @@ from .weights.layout import WeightsLayout
 from .weights.publisher import Publisher
 from .weights.slots import Slots, create_slots
 
+_PENDING_BYTES, _LEAST_PENDING = 4 << 20, 1024
+"""What a lane's pending table takes where `inference.pending_capacity` is auto, and the entries it has at least."""
+
 NOTE = "note: "
 """Begins each line in which the creating process tells what it set aside or left out."""
 
@@ -161,7 +164,7 @@ def _create_segments(
             "lanes": config.inference.lanes,
             "capacity": config.trainer.buffer_capacity,
             "record_bytes": records.record.itemsize,
-            "pending_capacity": config.inference.pending_capacity,
+            "pending_capacity": pending_capacity(config, records),
             "pending_bytes": records.pending.itemsize,
             "weights_bytes": len(flat.layout.header()) + flat.layout.data_bytes,
             "weights_offset": len(flat.layout.header()),
@@ -171,7 +174,7 @@ def _create_segments(
         mode,
     )
     try:
-        _create_lanes(instance, config, records, mode)
+        _create_lanes(control, records, mode)
         create_slots(control, flat.layout, config.weights.slots, mode)
         Publisher(Slots(control, flat.layout)).publish(flat.flat, version)
         if state is not None:
@@ -184,12 +187,18 @@ def _create_segments(
         control.close()
 
 
-def _create_lanes(instance: str, config: Config, records: RecordLayout, mode: int) -> None:
-    messages = cell_rows(config.inference.lanes, config.inference.pending_capacity)
-    for lane in range(config.inference.lanes):
-        create_array(instance, f"ring{lane}", records.record, config.trainer.buffer_capacity, mode)
-        create_array(instance, f"pending{lane}", records.pending, config.inference.pending_capacity, mode)
-        create_array(instance, f"mail{lane}", CELL, messages, mode)
+def pending_capacity(config: Config, records: RecordLayout) -> int:
+    """How many decisions of one lane may wait for their reward."""
+    asked = config.inference.pending_capacity
+    return max(_LEAST_PENDING, _PENDING_BYTES // records.pending.itemsize) if isinstance(asked, str) else asked
+
+
+def _create_lanes(control: Control, records: RecordLayout, mode: int) -> None:
+    instance, lanes, pending = control.instance, control.get("lanes"), control.get("pending_capacity")
+    for lane in range(lanes):
+        create_array(instance, f"ring{lane}", records.record, control.get("capacity"), mode)
+        create_array(instance, f"pending{lane}", records.pending, pending, mode)
+        create_array(instance, f"mail{lane}", CELL, cell_rows(lanes, pending), mode)
 
 
 def _schema(

@@ -45,6 +45,15 @@ def as_text(name: str, value: Any) -> str:
     raise ValueError(f"{name}: {described(value)}; it must be text (str)")
 
 
+def as_bool(name: str, value: Any) -> bool:
+    """`value` as a bool, if it is one of Python or numpy. Raises ValueError for all else."""
+    if type(value) is bool:
+        return value
+    if type(value).__name__ in ("bool_", "bool"):
+        return bool(value)
+    raise ValueError(f"{name}: {described(value)}; it must be True or False")
+
+
 def as_number(name: str, value: Any) -> float:
     """`value` as a float: whatever Python or numpy takes for one real number, arrays and tensors of one element too.
 
@@ -69,6 +78,11 @@ def as_number(name: str, value: Any) -> float:
 def fits_float32(number: float) -> bool:
     """True if the number is finite, as float32 too: what is stored and trained with is float32."""
     return -FLOAT32_MAX <= number <= FLOAT32_MAX
+
+
+def nearest_float32(number: float) -> float:
+    """The number, or the end of float32's range that it lies beyond."""
+    return min(max(number, -FLOAT32_MAX), FLOAT32_MAX)
 
 
 def all_fit_float32(numbers: Iterable[float]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tandem.inference_proc.engine import Engine
 from tandem.shared.errors import LaneBusy
+from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.shared.weights.flat_model import FlatModel
@@ -159,6 +160,18 @@ def test_a_failed_action_earns_the_failed_reward_once(engine_of: EngineOf, rewar
     assert engine.get_stats()["size"] == 1
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_forgotten_key_earns_the_default(engine_of: EngineOf, enabled: bool) -> None:
+    """Nobody will report a success any more. In coupled training it is trained on at once."""
+    engine = engine_of(inference={"default_reward": 0.5}, trainer={"enabled": enabled})
+    version = engine.model_version
+    engine.decide("a", observe(1, 2, 3, 4))
+    engine.forget("a")
+    assert rewards_of(engine) == [0.5]
+    assert (engine.model_version == version) == enabled
+    assert balanced(engine.get_stats())
+
+
 def test_a_forgotten_key_drops_its_pending_decision(engine_of: EngineOf, rewarding_application: str) -> None:
     """What dies with a connection is dropped and counted, and a later observation rewards nothing."""
     engine = engine_of(application=rewarding_application)
@@ -184,13 +197,84 @@ def test_old_pending_decisions_expire(engine_of: EngineOf, wait_until: Callable[
     assert balanced(engine.get_stats())
 
 
-def test_keys_are_bounded(engine_of: EngineOf) -> None:
-    """Keys from outside cannot grow memory: the least recently used goes, with its pending decision."""
-    engine = engine_of(inference={"max_keys": 3})
-    for key in "abcd":
-        engine.decide(key, observe(1, 2, 3, 4))
-    assert not engine.reward("a", 1.0)
-    assert engine.reward("d", 1.0)
+def test_keys_are_bounded(engine_of: EngineOf, rewarding_application: str) -> None:
+    """Keys from outside cannot grow memory: the least recently used is forgotten, but not what waits."""
+    engine = engine_of(application=rewarding_application, inference={"max_keys": 3})
+    for key in "abcdef":
+        engine.decide(key, observe(0.1, 1))
+    assert len(engine._recorder._keys) == 3
+    assert engine.reward("a", 1.0)
+    assert engine.decide("b", observe(0.4, 1)).last_reward == pytest.approx(0.3)
+    stats = engine.get_stats()
+    assert (stats["size"], stats["dropped"]) == (2, 0)
+    assert balanced(stats)
+
+
+def rewards_of(engine: Engine) -> list[float]:
+    rows = ReplayReader(engine.control, engine.instance.records, 1).recent(10_000)
+    return sorted(rows["actual_reward"].tolist())
+
+
+def test_who_is_never_rewarded_is_learned_from(engine_of: EngineOf, wait_until: Callable[..., Any]) -> None:
+    """`default_reward`: where only successes are reported, the others earn it when their time is up, once."""
+    engine = engine_of(inference={"pending_timeout": 0.05, "default_reward": 0})
+    for number in range(200):
+        engine.decide(f"visitor-{number}", observe(1, 2, 3, 4))
+    assert all(engine.reward(f"visitor-{number}", 1) for number in range(0, 200, 10))
+
+    def settled() -> bool:
+        engine.beat()
+        return not engine.get_stats()["pending_count"]
+
+    wait_until(settled, "nobody waits any more")
+    assert rewards_of(engine) == [0.0] * 180 + [1.0] * 20
+    assert not engine.reward("visitor-1", 1)
+    assert not engine.reward("visitor-0", 1)
+    stats = engine.get_stats()
+    assert (stats["defaulted"], stats["expired"], stats["late"], stats["unmatched"]) == (180, 0, 1, 1)
+    assert balanced(stats)
+
+
+def test_a_click_and_then_a_purchase(engine_of: EngineOf) -> None:
+    """`final=False` adds to what the decision has earned; the last one completes it."""
+    engine = engine_of()
+    engine.decide("a", observe(1, 2, 3, 4))
+    assert engine.reward("a", 0.25, final=False)
+    assert engine.reward("a", np.float32(0.5), final=np.False_)
+    assert engine.get_stats()["pending_count"] == 1
+    assert engine.reward("a", 2.0)
+    assert not engine.reward("a", 2.0, final=False)
+    assert rewards_of(engine) == [2.75]
+    stats = engine.get_stats()
+    assert (stats["partial"], stats["unmatched"]) == (2, 1)
+    for wrong in (0, 1, None, "no"):
+        with pytest.raises(ValueError, match=r"final: .* must be True or False"):
+            engine.reward("a", 1.0, final=wrong)
+
+
+def test_an_observation_completes_what_was_earned_in_part(engine_of: EngineOf, rewarding_application: str) -> None:
+    """The application's reward for the window is the last one, and is added up with what came before."""
+    engine = engine_of(application=rewarding_application)
+    engine.decide("a", observe(0.1, 1))
+    assert engine.reward("a", 1.0, final=False)
+    assert engine.decide("a", observe(0.4, 1)).last_reward == pytest.approx(0.3)
+    assert rewards_of(engine) == [pytest.approx(1.3)]
+
+
+def test_an_observation_that_comes_too_late_rewards_nothing(
+    engine_of: EngineOf, rewarding_application: str, wait_until: Callable[..., Any]
+) -> None:
+    """The decision has earned the default by then."""
+    engine = engine_of(application=rewarding_application, inference={"pending_timeout": 0.05, "default_reward": -1})
+    engine.decide("a", observe(0.1, 1))
+
+    def settled() -> bool:
+        engine.beat()
+        return bool(engine.get_stats()["defaulted"])
+
+    wait_until(settled, "it earned the default")
+    assert engine.decide("a", observe(0.4, 1)).last_reward is None
+    assert rewards_of(engine) == [-1.0]
     assert balanced(engine.get_stats())
 
 
@@ -319,7 +403,7 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
     """After a reload the next beat takes over what may change; what may not stays."""
     engine = engine_of()
     plain = engine.config.to_dict()
-    plain["inference"].update(temperature=3.0, exploration_floor=0.25, max_keys=7)
+    plain["inference"].update(temperature=3.0, exploration_floor=0.25, max_keys=7, default_reward=-2.0)
     engine.instance.data_dir.mkdir(parents=True)
     (engine.instance.data_dir / "config.json").write_text(json.dumps(plain))
     engine.beat()
@@ -329,6 +413,8 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
     assert (engine.policy.temperature, engine.policy.floor) == (3.0, 0.25)
     engine.decide("a", observe(1, 2, 3, 4))
     assert engine.get_stats()["lane"]["decided"] == 1
+    engine.forget("a")
+    assert rewards_of(engine) == [-2.0]
 
 
 def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, rewarding_application: str) -> None:

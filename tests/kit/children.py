@@ -299,6 +299,35 @@ def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int
     end.release()
 
 
+def decide_and_add(name: str, lane: str, journal: str, seed: int) -> None:
+    """Decide under keys that are shared with the other workers, and add 1 to what some decision has earned, wherever.
+
+    Each answer is journalled right after it came.
+    """
+    made = attach_channel(name)
+    end = made.claim(LANES[lane])
+    rng = np.random.default_rng(seed)
+    ready()
+    with open(journal, "a", encoding="utf-8") as file:
+        number = 0
+        while not _stop:
+            number += 1
+            key = f"k{rng.integers(6)}"
+            choice = rng.random()
+            if choice < 0.3:
+                wait_for_reward(end, key, end.get("tickets") + 1)
+            else:
+                with end.hold() as writer:
+                    give = writer.reward if choice < 0.4 else writer.add_reward
+                    taken = give(key_of(key), 1.0) is not False
+                file.write("taken\n" if taken else "refused\n")
+                file.flush()
+            if number % 5 == 0:
+                with end.hold() as writer:
+                    writer.collect()
+    end.release()
+
+
 def hold_trainer_lock(name: str) -> None:
     """Be the instance's trainer until told to stop."""
     from tandem.trainer_proc.__main__ import take_trainer_lock

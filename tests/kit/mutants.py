@@ -179,6 +179,14 @@ class Heedless(Lane):
         pass
 
 
+class Hasty(Lane):
+    """Says that a part of a reward counts without looking whether the decision's owner still adds up."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.forwarded.will_count = lambda found: True  # type: ignore[method-assign]
+
+
 class Oblivious(Lane):
     """Gives decisions up, and completes them, without looking whether another process has a reward for them."""
 
@@ -242,6 +250,7 @@ LANES: dict[str, Any] = {
     "Lockless": Lockless,
     "Heedless": Heedless,
     "Oblivious": Oblivious,
+    "Hasty": Hasty,
 }
 READERS: dict[str, Any] = {"ReplayReader": ReplayReader, "Unchecked": Unchecked}
 COUNTER_WRITERS: dict[str, Any] = {"whole": set_whole, "packed": set_packed}

@@ -75,6 +75,53 @@ def test_promise_47_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp
     figure(47, f"{found['acknowledged']:,} acknowledged rewards, 0 lost, 0 twice, in {kills} kills of 2 workers")
 
 
+def add_up(channel: MakeChannel, nursery: Any, folder: Path, lane: str, kills: int) -> dict[str, int]:
+    """Kill workers that reward each other's decisions in parts of 1; compare what was acknowledged with all records."""
+    made = channel(lanes=WORKERS, capacity=400_000, pending=8)
+    rng = np.random.default_rng(1)
+    workers: dict[int, Any] = {}
+    for kill in range(kills + 1):
+        for worker in range(WORKERS):
+            if worker not in workers:
+                seed = WORKERS * kill + worker
+                arguments = {"journal": str(folder / f"journal{seed}"), "seed": seed}
+                workers[worker] = nursery.start("decide_and_add", name=made.name, lane=lane, **arguments).ready()
+        time.sleep(float(rng.uniform(0.05, 0.1)))
+        if kill < kills:
+            workers.pop(int(rng.integers(WORKERS))).kill()
+    for child in workers.values():
+        child.stop()
+    lanes = [made.claim() for _ in range(WORKERS)]
+    for end in lanes:
+        with end.hold() as writer:
+            writer.expire(2**62)
+    lines = [line for path in folder.glob("journal*") for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    return {
+        "acknowledged": lines.count("taken"),
+        "refused": lines.count("refused"),
+        "earned": int(made.reader(verify=True).recent(10**9)["actual_reward"].astype(np.float64).sum()),
+        "partial": sum(end.get("partial") for end in lanes),
+        "unbalanced": sum(balance(made.control, index) != 0 for index in range(WORKERS)),
+    }
+
+
+@pytest.mark.timeout(3600)
+def test_a_part_of_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
+    """What was acknowledged is earned, once; more is, if one was refused at the last moment or not journalled."""
+    kills = size(10, 200)
+    found = add_up(channel, nursery, tmp_path, "Lane", kills)
+    assert found["unbalanced"] == 0, found
+    assert found["partial"] > 50 * kills, found
+    assert found["acknowledged"] <= found["earned"] <= found["acknowledged"] + kills + found["refused"] / 10, found
+    figure(47, f"{found['acknowledged']:,} acknowledged parts of rewards, 0 lost, in {kills} kills of 2 workers")
+
+
+def test_a_lane_that_does_not_look_again_loses_parts(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
+    """The same comparison finds the parts that a lane acknowledges whose owner had added up already."""
+    found = add_up(channel, nursery, tmp_path, "Hasty", 8)
+    assert found["earned"] < found["acknowledged"], found
+
+
 def test_a_lane_that_does_not_ask_loses_rewards(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
     """The same comparison finds the rewards that a lane loses which settles decisions without looking for messages."""
     assert reconcile(channel, nursery, tmp_path, "Oblivious", 8)["lost"] > 0

@@ -39,6 +39,7 @@ class _Decide(msgspec.Struct):
 class _Reward(msgspec.Struct):
     key: str
     value: float
+    final: bool = True
 
 
 class _Answer(msgspec.Struct):
@@ -157,7 +158,7 @@ class GenericHandler(MessageHandler):
         if not abs(reward.value) <= FLOAT32_MAX:
             raise BadFrame("VALIDATION_ERROR", f"value: {reward.value:g} is out of range (allowed: +-{FLOAT32_MAX:g})")
         try:
-            matched = self._decider.reward(reward.key, reward.value)
+            matched = self._decider.reward(reward.key, reward.value, reward.final)
         except ValueError as error:
             raise BadFrame("VALIDATION_ERROR", str(error)[:300]) from error
         return {"key": reward.key, "matched": matched}

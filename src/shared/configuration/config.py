@@ -185,10 +185,23 @@ class InferenceConfig:
         0.0, "share of blocked actions let through all the same, to evaluate the gate", at_least=0, at_most=1
     )
     seed: int = setting(-1, "of the actions drawn; -1: from the system", at_least=-1)
-    pending_capacity: int = setting(1024, "decisions of one lane that may wait for their reward", at_least=1)
+    default_reward: float | str = setting(
+        "none", "what a decision earns when no reward came within pending_timeout, as 0 where only successes are"
+        " reported; none: it is dropped, and not learned from", words=("none",), at_least=-3.4e38,
+        at_most=3.4e38, reloadable=True,
+    )  # fmt: skip
+    reward_aggregation: str = setting(
+        "sum", "what a decision earns that is rewarded more than once (final=False)",
+        choices=("sum", "last", "first"), reloadable=True,
+    )  # fmt: skip
+    pending_capacity: int | str = setting(
+        "auto", "decisions of one lane that may wait for their reward; auto: what fits into 4 MiB, 1024 at least",
+        at_least=1, words=("auto",),
+    )  # fmt: skip
     pending_timeout: float = setting(
-        150.0, "seconds after which a waiting decision is dropped", above=0, reloadable=True
-    )
+        150.0, "seconds that a decision waits for its reward: then it earns default_reward, or is dropped", above=0,
+        reloadable=True,
+    )  # fmt: skip
     max_keys: int = setting(4096, "keys remembered; the least recently used go first", at_least=1)
     attach_timeout: float = setting(30.0, "seconds a server waits for the instance to appear", at_least=0)
     static_fallback: bool = setting(

@@ -42,8 +42,10 @@ _FLOAT = struct.Struct("<f")
 
 
 def cell_rows(lanes: int, pending_capacity: int) -> int:
-    """Rows of a segment: a cell for each place of each lane's pending table, then the lane's KeyFilter."""
-    return lanes * pending_capacity + KeyFilter.size(pending_capacity) // CELL.itemsize
+    """Rows of a segment: two cells (a message, a partial reward) for each place of each lane's pending table, then the
+    lane's KeyFilter.
+    """
+    return 2 * lanes * pending_capacity + KeyFilter.size(pending_capacity) // CELL.itemsize
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Cells:
         self.by_lane = [segment.word_view for segment in segments]
         self.to_me = [segment.words[index * capacity : (index + 1) * capacity] for segment in segments]
         self.from_me = segments[index].words[: lanes * capacity]
-        filters = HEADER_BYTES + lanes * capacity * CELL.itemsize
+        self._messages = lanes * capacity
+        filters = HEADER_BYTES + 2 * self._messages * CELL.itemsize
         self.filters = [KeyFilter(segment.raw[filters:], capacity) for segment in segments]
         self._capacity = capacity
         self._damaged = damaged
@@ -90,6 +93,10 @@ class Cells:
         """First word of the cell for a place of a lane's pending table."""
         return (HEADER_BYTES >> 3) + 2 * (lane * self._capacity + place)
 
+    def of_partial(self, lane: int, place: int) -> int:
+        """First word of the cell of partial rewards (see `earnings`) for a place of a lane's pending table."""
+        return (HEADER_BYTES >> 3) + 2 * (self._messages + lane * self._capacity + place)
+
     def open(self, sender: int, cell: int, ticket: int) -> float | None:
         """What a message says: a reward, SUPERSEDED, or None if it makes no sense (told once) or is not there."""
         content = self.by_lane[sender][cell + 1]
@@ -97,12 +104,17 @@ class Cells:
         reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
         if adler32(_BITS.pack(ticket, bits)) == checksum and not math.isinf(reward):
             return reward
-        if content and self._told.get((sender, cell)) != content:
+        if content:
+            self.note_damage(sender, cell, content, "a message")
+        return None
+
+    def note_damage(self, sender: int, cell: int, content: int, what: str) -> None:
+        """Tell once that the content of a cell makes no sense."""
+        if self._told.get((sender, cell)) != content:
             if len(self._told) > 1000:
                 self._told.clear()
             self._told[sender, cell] = content
-            self._damaged("a message")
-        return None
+            self._damaged(what)
 
 
 class ForwardedRewards:
@@ -115,7 +127,7 @@ class ForwardedRewards:
         self._control = control
         self._words = control.words
         self._index = index
-        self._cells = cells = Cells(control, index, damaged)
+        self.cells = cells = Cells(control, index, damaged)
         self._own = cells.by_lane[index]
         self._my_cells = cells.of(index, 0)
         self.filter = cells.filters[index]
@@ -139,8 +151,8 @@ class ForwardedRewards:
 
     def settle(self) -> None:
         """Begin, or begin again after an exception: nothing half done is left in the lane's cells."""
-        self._cells.from_me[self._cells.from_me[:, 1] == 0, 0] = 0
-        self._cells.to_me[self._index][:] = 0
+        self.cells.from_me[self.cells.from_me[:, 1] == 0, 0] = 0
+        self.cells.to_me[self._index][:] = 0
         # A message that was written and not announced is announced now.
         self._announce()
         self._read = [-1] * len(self._heads)
@@ -181,10 +193,10 @@ class ForwardedRewards:
 
     def is_settled(self, found: Found) -> bool:
         """True if a message or its owner has decided already what becomes of the decision."""
-        cell, ticket = self._cells.of(found.lane, found.place), found.ticket
+        cell, ticket = self.cells.of(found.lane, found.place), found.ticket
         return any(
-            cells[cell] == ticket and (sender == found.lane or self._cells.open(sender, cell, ticket) is not None)
-            for sender, cells in enumerate(self._cells.by_lane)
+            cells[cell] == ticket and (sender == found.lane or self.cells.open(sender, cell, ticket) is not None)
+            for sender, cells in enumerate(self.cells.by_lane)
         )
 
     # Sending
@@ -197,8 +209,8 @@ class ForwardedRewards:
         """
         if storable_reward(reward) is None and not math.isnan(reward):
             raise ValueError(f"reward: {reward!r} cannot be stored; it must be finite as a 32-bit float")
-        own, cell, ticket = self._own, self._cells.of(found.lane, found.place), found.ticket
-        if own[cell] == ticket and self._cells.open(self._index, cell, ticket) is not None:
+        own, cell, ticket = self._own, self.cells.of(found.lane, found.place), found.ticket
+        if own[cell] == ticket and self.cells.open(self._index, cell, ticket) is not None:
             return False
         own[cell + 1] = 0
         own[cell] = ticket
@@ -221,24 +233,33 @@ class ForwardedRewards:
         """True if somebody else has marked the decision; a sender's mark without a message counts while it lives."""
         return any(
             cells[cell] == ticket
-            and (sender == found.lane or self._cells.open(sender, cell, ticket) is not None or self._lives(sender))
-            for sender, cells in enumerate(self._cells.by_lane)
+            and (sender == found.lane or self.cells.open(sender, cell, ticket) is not None or self._lives(sender))
+            for sender, cells in enumerate(self.cells.by_lane)
             if sender != self._index
         )
 
     def _is_too_late(self, found: Found, cell: int, ticket: int) -> bool:
-        """True if a message that was just written need not be seen by the owner, or is not the only one.
+        """True if a message that was just written need not be seen by the owner, or is not the only one."""
+        if self._is_closed(found, cell, ticket):
+            return True
+        return any(
+            cells[cell] == ticket and self.cells.open(sender, cell, ticket) is not None
+            for sender, cells in enumerate(self.cells.by_lane)
+            if sender not in (self._index, found.lane)
+        )
+
+    def _is_closed(self, found: Found, cell: int, ticket: int) -> bool:
+        """True if the owner is settling the decision, or has settled it.
 
         An owner that has marked the decision looked for messages afterwards, perhaps before this one was there. A mark
         is overwritten only after the entry was cleared.
         """
-        if self._cells.by_lane[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket:
-            return True
-        return any(
-            cells[cell] == ticket and self._cells.open(sender, cell, ticket) is not None
-            for sender, cells in enumerate(self._cells.by_lane)
-            if sender not in (self._index, found.lane)
-        )
+        return self.cells.by_lane[found.lane][cell] == ticket or self._tickets[found.lane][found.place] != ticket
+
+    def will_count(self, found: Found) -> bool:
+        """True if a partial reward that was kept for the decision before this call must be seen by its owner."""
+        self._fence()
+        return not self._is_closed(found, self.cells.of(found.lane, found.place), found.ticket)
 
     def _lives(self, lane: int) -> bool:
         get = self._control.get
@@ -259,9 +280,9 @@ class ForwardedRewards:
         for sender, head, read in zip(self._tables, heads, self._read, strict=True):
             if head == read:
                 continue
-            cells = self._cells.to_me[sender]
+            cells = self.cells.to_me[sender]
             for place in np.flatnonzero((cells[:, 0] == tickets) & (cells[:, 1] != 0) & (tickets != 0)):
-                said = self._cells.open(sender, self._cells.of(self._index, int(place)), int(tickets[place]))
+                said = self.cells.open(sender, self.cells.of(self._index, int(place)), int(tickets[place]))
                 if said is not None:
                     found.append((int(place), said))
         self._read = heads
@@ -277,7 +298,7 @@ class ForwardedRewards:
         self._fence()
         for sender, claims, cells, _ in self._others:
             if words[claims] and cells[cell] == ticket:
-                said = self._cells.open(sender, cell, ticket)
+                said = self.cells.open(sender, cell, ticket)
                 if said is not None:
                     return said
         return None

@@ -22,6 +22,7 @@ from ..memory.control import Control
 from ..memory.interruptible_lock import OwnedLock
 from ..memory.segments import claim_segment
 from .counters import LaneCounters
+from .earnings import Earnings, RewardRules
 from .forwarded_rewards import ForwardedRewards
 from .lane_writer import LaneWriter
 from .pending import PendingTable
@@ -57,7 +58,9 @@ class Lane:
     TandemError at every write.
     """
 
-    def __init__(self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float) -> None:
+    def __init__(
+        self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float, rules: RewardRules
+    ) -> None:
         self.control = control
         self.lock_timeout = lock_timeout
         self.lock = OwnedLock()
@@ -71,7 +74,8 @@ class Lane:
         self._words = control.words
         self._claim = claim
         self._claim_word, self._claim_number = claim.word, claim.number
-        self._writer = LaneWriter(self.counters, self.ring, self.pending, self.forwarded)
+        self.earnings = Earnings(self.forwarded.cells, claim.index, rules)
+        self._writer = LaneWriter(self.counters, self.ring, self.pending, self.forwarded, self.earnings)
         self._let_go = weakref.finalize(self, claim.let_go)
         self._let_go.atexit = False
         disown_after_fork(self)
@@ -81,14 +85,23 @@ class Lane:
             self._writer.yield_to_newer(key)
 
     @classmethod
-    def claim(cls, control: Control, records: RecordLayout, lock_timeout: float = 5.0) -> Lane:
-        """Take the first free lane; a dead owner's is free. Raises LaneBusy naming the holders' process ids."""
+    def claim(
+        cls,
+        control: Control,
+        records: RecordLayout,
+        lock_timeout: float = 5.0,
+        rules: RewardRules = RewardRules(),  # noqa: B008 - it is immutable
+    ) -> Lane:
+        """Take the first free lane; a dead owner's is free. `rules`: what its decisions earn.
+
+        Raises LaneBusy naming the holders' process ids.
+        """
         holders = cls._busy(control)
-        lane = cls._claim_free(control, records, lock_timeout)
+        lane = cls._claim_free(control, records, lock_timeout, rules)
         if lane is None and os.getpid() in holders:
             # A lane of this process's own that nobody refers to any more is free once it is collected.
             gc.collect()
-            lane = cls._claim_free(control, records, lock_timeout)
+            lane = cls._claim_free(control, records, lock_timeout, rules)
         if lane is None:
             raise LaneBusy(control.instance, cls._busy(control))
         return lane
@@ -98,7 +111,9 @@ class Lane:
         return [control.get(f"lane.{index}.owner") for index in range(control.get("lanes"))]
 
     @classmethod
-    def _claim_free(cls, control: Control, records: RecordLayout, lock_timeout: float) -> Lane | None:
+    def _claim_free(
+        cls, control: Control, records: RecordLayout, lock_timeout: float, rules: RewardRules
+    ) -> Lane | None:
         for index in range(control.get("lanes")):
             lock_file = claim_segment(control.instance, f"ring{index}")
             if lock_file is None:
@@ -108,7 +123,7 @@ class Lane:
                 continue
             claim = Claim(control, index, lock_file)
             try:
-                return cls(control, records, claim, lock_timeout)
+                return cls(control, records, claim, lock_timeout, rules)
             except BaseException:
                 claim.let_go()
                 raise

@@ -12,6 +12,7 @@ import numpy as np
 from ..memory.claim import WORD, Refusal
 from ..values import storable_reward
 from .counters import LaneCounters
+from .earnings import Earnings
 from .forwarded_rewards import SUPERSEDED, ForwardedRewards
 from .pending import PendingTable
 from .records import key_hash
@@ -22,13 +23,21 @@ from .settling import settle
 class LaneWriter:
     """The writer of one lane. Not thread-safe: whoever has it holds the lane."""
 
-    def __init__(self, counters: LaneCounters, ring: Ring, pending: PendingTable, forwarded: ForwardedRewards) -> None:
+    def __init__(
+        self,
+        counters: LaneCounters,
+        ring: Ring,
+        pending: PendingTable,
+        forwarded: ForwardedRewards,
+        earnings: Earnings,
+    ) -> None:
         self._counters = counters
         self._ring = ring
         self.pending = pending
         self._forwarded = forwarded
+        self.earnings = earnings
         self.arrived: list[np.void] = []
-        """Records completed by rewards from other lanes, until `collect` returns them."""
+        """Records completed without a call of this process for them, until `collect` returns them."""
         self._words = counters.control.words
         self._floats = counters.control.floats
         self._reward_words = [
@@ -41,7 +50,6 @@ class LaneWriter:
         self.next_tickets = counters.next_tickets
         self.append = ring.append
         self.append_many = ring.append_many
-        self.record = ring.record
 
     def settle(self, *, same_owner: bool) -> None:
         """Bring everything into agreement with what was really written."""
@@ -52,7 +60,7 @@ class LaneWriter:
         self._forwarded.settle()
 
     def complete(self, key: bytes, reward: float) -> np.void | None:
-        """Complete the decision pending under `key`; the appended record, or None if there is none.
+        """Complete the decision pending under `key` by its last reward; the appended record, or None if there is none.
 
         None (and `arrived` has the record) also if another lane had acknowledged a reward for it. The record is
         appended before the entry is cleared: a crash in between leaves it in both, and `settle` finds it by its ticket.
@@ -62,7 +70,7 @@ class LaneWriter:
             return None
         said = self._forwarded.mark(place, self.pending.ticket_in(place))
         if said is None:
-            return self._finish(key, place, reward)
+            return self._finish(key, place, self.earnings.with_last(place, self.pending.ticket_in(place), reward))
         self._obey(key, place, said)
         return None
 
@@ -82,14 +90,15 @@ class LaneWriter:
         self._sync_pending()
         words[count_at] = count
         floats[sum_at] = total
-        return self.record(number)
+        return self._ring.record(number)
 
     def _obey(self, key: bytes, place: int, said: float) -> None:
         """Do with a decision what its message says."""
         if math.isnan(said):
-            self._remove(key, "superseded")
+            self._end(key, place, "superseded")
         else:
-            row = self._finish(key, place, said)
+            earned = self.earnings.with_last(place, self.pending.ticket_in(place), said)
+            row = self._finish(key, place, earned)
             self.count("delivered")
             self.arrived.append(row)
 
@@ -114,13 +123,48 @@ class LaneWriter:
             return False
         found = self._forwarded.look(key)
         if not found:
-            self.count("unmatched")
+            self._count_unmatched(key)
             return False
         if not self._forwarded.send(found[0], number):
             self.count("repeated")
             return False
         self.count("forwarded")
         return True
+
+    def add_reward(self, key: bytes, reward: float) -> bool:
+        """Add to what the decision that waits under `key` has earned so far, wherever it was made; it goes on waiting.
+
+        True once it will count. False, with the reason counted, as `reward`.
+        """
+        number = storable_reward(reward)
+        if number is None:
+            self.count("refused_rewards")
+            return False
+        if self._forwarded.waiting:
+            self.receive()
+        entry = self.pending.entry(key)
+        if entry is not None:
+            place, ticket = self.pending.place_of(key), int(entry["ticket"])
+            assert place is not None
+            self.earnings.add(self._counters.index, place, ticket, int(entry["decided_ns"]), number)
+        else:
+            found = self._forwarded.look(key)
+            if not found:
+                self._count_unmatched(key)
+                return False
+            other = found[0]
+            if self._forwarded.is_settled(other):
+                self.count("repeated")
+                return False
+            self.earnings.add(other.lane, other.place, other.ticket, other.order[0], number)
+            if not self._forwarded.will_count(other):
+                self.count("repeated")
+                return False
+        self.count("partial")
+        return True
+
+    def _count_unmatched(self, key: bytes) -> None:
+        self.count("late" if key in self.earnings.given_up else "unmatched")
 
     def receive(self) -> None:
         """Take in what other lanes sent; `arrived` gets the completed records."""
@@ -138,12 +182,16 @@ class LaneWriter:
     def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
         """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane."""
         pending = self.pending
+        self.earnings.given_up.discard(key)
         if key in pending:
             self._ask_before_removing(key)
-        if pending.is_full:
-            # The key's own older entry, if there is one, is the one to go.
-            older = key in pending
-            self.drop(key if older else pending.oldest(), "superseded" if older else "dropped")
+        place = pending.place_of(key)
+        if place is not None and (pending.is_full or self.earnings.will_earn(place, pending.ticket_in(place))):
+            self._end(key, place, "superseded")
+        elif place is None and pending.is_full:
+            # Counted first: whoever sees a decision go sees why.
+            self.count("displaced")
+            self.drop(pending.oldest())
         replaces, hashed = key in pending, key_hash(key)
         decided = pending.store(ticket, payload, key, context, hashed)
         if replaces:
@@ -174,23 +222,49 @@ class LaneWriter:
         self._sync_pending()
         self.count(reason)
 
+    def _end(self, key: bytes, place: int, reason: str) -> None:
+        """No reward will come: the decision is complete with what it has earned, else with the default reward.
+
+        Without either it is gone, and counted by the reason.
+        """
+        if reason != "superseded":
+            self.earnings.given_up.add(key)
+        earned, default = self.earnings.of(place, self.pending.ticket_in(place)), self.earnings.rules.default
+        if earned is None and default is None:
+            self._remove(key, reason)
+            return
+        if earned is None:
+            self.count("defaulted")
+            earned = default
+        assert earned is not None
+        self.arrived.append(self._finish(key, place, earned))
+
     def drop(self, key: bytes, reason: str = "dropped") -> bool:
-        """Give up the decision pending under `key`; False if there is none, or if it turns out to have its reward."""
+        """Wait no longer for the reward of the decision pending under `key`: it earns what it has, or the default, else
+        it is gone. False if there is none, or if it turns out to have its reward.
+        """
         self._ask_before_removing(key)
-        if key not in self.pending:
+        place = self.pending.place_of(key)
+        if place is None:
             return False
-        self._remove(key, reason)
+        self._end(key, place, reason)
         return True
 
-    def expire(self, before: int) -> list[bytes]:
-        """Drop the decisions made before a moment (nanoseconds, monotonic clock) and return their keys."""
-        return [key for key in self.pending.older_than(before) if self.drop(key, "expired")]
+    def expire(self, before: int, most: int | None = None) -> list[bytes]:
+        """`drop` the decisions made before a moment (nanoseconds, monotonic clock), the `most` oldest of them at most.
+
+        Returns their keys.
+        """
+        return [key for key in self.pending.older_than(before, most) if self.drop(key, "expired")]
 
     def clear(self) -> None:
         """Forget every experience and every pending decision (a reset)."""
         self.receive()
         for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
-            self.drop(key)
+            self._ask_before_removing(key)
+            if key in self.pending:
+                self._remove(key, "dropped")
+        self.earnings.given_up.clear()
         self._ring.forget()
 
     def _sync_pending(self) -> None:

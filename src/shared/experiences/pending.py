@@ -208,11 +208,14 @@ class PendingTable:
             if self._words[self._start(place) >> 3] == ticket:
                 self.clear(key)
 
-    def older_than(self, moment: int) -> list[bytes]:
-        """Keys of the entries whose decision was made before `moment` (nanoseconds, monotonic clock), oldest first."""
-        found = []
+    def older_than(self, moment: int, most: int | None = None) -> list[bytes]:
+        """Keys of the entries whose decision was made before `moment` (nanoseconds, monotonic clock), oldest first.
+
+        `most`: no more than so many.
+        """
+        found: list[bytes] = []
         for key, place in self._places.items():
-            if int(self._shared.array[place]["decided_ns"]) >= moment:
+            if len(found) == most or int(self._shared.array[place]["decided_ns"]) >= moment:
                 break
             found.append(key)
         return found

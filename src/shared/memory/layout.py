@@ -8,7 +8,7 @@ from this table.
 from __future__ import annotations
 
 MAGIC = int.from_bytes(b"TANDEM\x00\x01", "little")
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 
 MAX_SLOTS = 16
 MAX_LANES = 16
@@ -170,9 +170,9 @@ _LANE: list[Field] = [
     ("decided", "u64", "decisions recorded"),
     ("completed", "u64", "decisions that became experiences"),
     ("pending", "u64", "decisions that wait for their reward"),
-    ("expired", "u64", "waited too long and were dropped"),
-    ("superseded", "u64", "replaced by a newer decision under the same key before their reward came"),
-    ("dropped", "u64", "given up: their key went away, or the table was full, or the lane was cleared"),
+    ("expired", "u64", "waited too long and were dropped, having earned nothing"),
+    ("superseded", "u64", "dropped, having earned nothing, for a newer decision under the same key"),
+    ("dropped", "u64", "given up, having earned nothing: their key went away, the table was full, or a reset"),
     ("rejected", "u64", "refused because a value was not finite or had the wrong shape"),
     ("lost", "u64", "in flight when an owner was killed or a call was interrupted"),
     ("send", "u64", "decisions that the gate let through"),
@@ -200,6 +200,10 @@ _LANE: list[Field] = [
     ("repeated", "u64", "rewards for a decision that had its reward already; refused"),
     ("refused_rewards", "u64", "rewards refused because they are not numbers that a record can hold"),
     ("damaged", "u64", "entries, messages and counters in shared memory that made no sense and were skipped"),
+    ("defaulted", "u64", "decisions that earned the default reward, as none came in time"),
+    ("partial", "u64", "rewards that were not the last of their decision, which goes on waiting"),
+    ("late", "u64", "rewards refused because their decision had been given up by then"),
+    ("displaced", "u64", "decisions that a full pending table had to give up for a newer one"),
     ("rewarding", "u64", "ticket of the decision that gets or got the newest reward (0: the two fields below change)"),
     ("reward_due", "u64", "what reward_count is once that decision is complete"),
     ("sum_due", "f64", "what reward_sum is then"),

@@ -58,11 +58,14 @@ class Decider(Protocol):
     def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> Sequence[Decided | Exception]:
         """A decision for each (key, observation, territory id), in their order, or the exception that it met."""
 
-    def reward(self, key: str, value: float) -> bool:
-        """True if a decision waited under `key` and takes this reward. Raises ValueError for what is not usable."""
+    def reward(self, key: str, value: float, final: bool = True) -> bool:
+        """True if a decision waited under `key` and takes this reward; more may follow if it is not `final`.
+
+        Raises ValueError for what is not usable.
+        """
 
     def forget(self, key: str) -> None:
-        """The key will not come back: its pending decision is dropped."""
+        """The key will not come back: its pending decision waits no longer."""
 
 
 class Client(Protocol):

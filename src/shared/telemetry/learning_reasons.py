@@ -134,6 +134,7 @@ def _rewards(control: Control) -> str:
     rewarded, missing = control.get("trainer.rewarded"), control.get("trainer.unrewarded")
     return (
         f"rewards are missing for most decisions: {missing} of the last {rewarded + missing} that were sent expired,"
-        " were superseded or dropped, and nothing is learned from them. If only successes are reported, report 0 for"
-        " the others; if rewards come later, raise inference.pending_timeout and let decisions have keys of their own"
+        " were superseded or dropped, and nothing is learned from them. If only successes are reported, set"
+        " inference.default_reward to 0, or report 0 for the others; if rewards come later, raise"
+        " inference.pending_timeout and let decisions have keys of their own"
     )

@@ -19,15 +19,16 @@ _HEADER = 4096
 def needed_bytes(config: Config) -> int:
     """Bytes of all segments of an instance with this configuration, rounded up to pages."""
     from ...shared.experiences.forwarded_rewards import CELL, cell_rows
-    from ...shared.instance import configured_application, record_layout, seeded_model
+    from ...shared.instance import configured_application, pending_capacity, record_layout, seeded_model
     from ...shared.weights.flat_model import FlatModel
 
     application = configured_application(config)
     records = record_layout(application)
     weights = FlatModel(seeded_model(application, 0)).layout
     lane = config.trainer.buffer_capacity * records.record.itemsize
-    lane += config.inference.pending_capacity * records.pending.itemsize + 3 * _HEADER
-    lane += cell_rows(config.inference.lanes, config.inference.pending_capacity) * CELL.itemsize
+    waiting = pending_capacity(config, records)
+    lane += waiting * records.pending.itemsize + 3 * _HEADER
+    lane += cell_rows(config.inference.lanes, waiting) * CELL.itemsize
     slot = len(weights.header()) + weights.data_bytes
     return layout.CONTROL_BYTES + config.inference.lanes * lane + config.weights.slots * (slot + _HEADER)
 

@@ -273,8 +273,8 @@ def test_a_mark_of_a_dead_sender_blocks_nobody(channel: MakeChannel) -> None:
     owner, dead, sender = made.claim(), made.claim(), made.claim()
     wait_for_reward(owner, "x", 5)
     found = sender.forwarded.look(key_of("x"))[0]
-    cell = dead.forwarded._cells.of(found.lane, found.place)
-    dead.forwarded._cells.by_lane[dead.index][cell] = found.ticket
+    cell = dead.forwarded.cells.of(found.lane, found.place)
+    dead.forwarded.cells.by_lane[dead.index][cell] = found.ticket
     assert not give(sender, "x", 1.0)
     made.control.set(f"lane.{dead.index}.owner_ticks", 1)
     assert give(sender, "x", 5.0)
