@@ -6,6 +6,7 @@ before Tandem plays, so that they take no time from its decisions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -111,12 +112,12 @@ def play(job: tuple[str, Classes, int, int]) -> NDArray[np.uint8]:
     return rewards
 
 
-def pool_of(processes: int) -> Any:
-    """Processes for `play`: each computes with one thread, and none runs while Tandem plays."""
+def pool_of(processes: int, begin: Callable[[], None] | None = None) -> Any:
+    """Processes, each of which computes with one thread and calls `begin` first."""
     import multiprocessing
     import os
 
     # Spawned processes read these when they load numpy: the cores are shared out among processes, not threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    return multiprocessing.get_context("spawn").Pool(processes)
+    return multiprocessing.get_context("spawn").Pool(processes, begin)

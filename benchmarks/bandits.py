@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _bandit_live import play
+from _bandit_live import Played, play
 from _bandit_peers import PEERS, available, pool_of
 from _bandit_peers import play as play_peer
 from _bandit_report import TANDEM, Result, Table, plot, shown, summary, target, targets
@@ -78,9 +78,51 @@ def changed(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def play_set(classes: Classes, peers: list[str], options: argparse.Namespace, pool: Any, progress: Progress) -> Result:
+class AtOnce:
+    """Plays of Tandem, `options.parallel` of them at once, each in a process of its own; with 1 in this one."""
+
+    def __init__(self, options: argparse.Namespace, asked: list[str]) -> None:
+        self._options = options
+        self._pool: Any = None
+        if options.parallel > 1:
+            self._pool = pool_of(options.parallel, ends_like_ctrl_c)
+            jobs = [(name, seed) for name in asked for seed in range(options.seeds)]
+            self._found = {job: self._pool.apply_async(play_seed, (*job, options)) for job in jobs}
+
+    def __enter__(self) -> AtOnce:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            # Each ends its play, and with it its instance, before it goes.
+            (self._pool.close if kind is None else self._pool.terminate)()
+            self._pool.join()
+
+    def play(self, classes: Classes, name: str, seed: int) -> Played:
+        """One pass. Raises what it raised."""
+        if self._pool is None:
+            return play(classes, seed, self._options.rate, self._options.decisions, self._options.changes)
+        played: Played = self._found[name, seed].get()
+        return played
+
+
+def ends_like_ctrl_c() -> None:
+    """A time limit's SIGTERM stops and removes the instance, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(1)
+
+
+def play_seed(name: str, seed: int, options: argparse.Namespace) -> Played:
+    """One pass of a set by its name."""
+    return play(load(name), seed, options.rate, options.decisions, options.changes)
+
+
+# Many parameters: what a set is played with.
+def play_set(
+    name: str, peers: list[str], options: argparse.Namespace, pool: Any, at_once: AtOnce, progress: Progress
+) -> Result:
     """All peers, then Tandem, with every seed; a play that fails is named in the result, and the others go on."""
-    seeds = range(options.seeds)
+    classes, seeds = load(name), range(options.seeds)
     order = classes.order(0, options.decisions)
     result = Result(classes.name, len(order), classes.x.shape[1], classes.choices, {TANDEM: []})
     progress.say(f"{classes.name}: the peers")
@@ -99,7 +141,7 @@ def play_set(classes: Classes, peers: list[str], options: argparse.Namespace, po
     for seed in seeds:
         progress.say(f"{classes.name}: Tandem, seed {seed}, {len(order):,} decisions at {options.rate:g}/s")
         try:
-            played = play(classes, seed, options.rate, options.decisions, options.changes)
+            played = at_once.play(classes, name, seed)
         except Exception as error:
             mine.append(None)
             result.failures.append(f"{TANDEM}, seed {seed}: {error}")
@@ -123,9 +165,9 @@ def run_sets(options: argparse.Namespace, asked: list[str]) -> int:
     results = []
     progress = Progress(len(asked) * (1 + options.seeds))
     # One core is enough to be quick, and leaves the other to whoever shares the machine.
-    with pool_of(max(1, len(os.sched_getaffinity(0)) - 1)) as pool:
+    with pool_of(max(1, len(os.sched_getaffinity(0)) - 1)) as pool, AtOnce(options, asked) as at_once:
         for name in asked:
-            result = play_set(load(name), peers, options, pool, progress)
+            result = play_set(name, peers, options, pool, at_once, progress)
             results.append(result)
             print(json.dumps(result.as_json()) if options.json else table.row(result), flush=True)
     found = summary(results, lacking, described(options))
@@ -250,6 +292,7 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
         "rate": options.rates or options.rate,
         "seeds": options.seeds,
         "decisions": options.decisions or "all",
+        "parallel": options.parallel,
         "changed_settings": options.changes,
         "machine": machine(),
     }
@@ -267,6 +310,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     text = f"plays of each set ({SEEDS}) or scenario (1)"
     parser.add_argument("--seeds", type=int, metavar="N", help=text)
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="no more than these of each pass")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N",
+                        help="play N sets at once: only on a machine with more than 2 N cores")  # fmt: skip
     parser.add_argument("--no-peers", action="store_true", help="Tandem alone, while trying things")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change a setting")
     parser.add_argument("--json", action="store_true", help="one object a line")
@@ -274,8 +319,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.seeds is None:
         options.seeds = 1 if options.scenario else SEEDS
-    if min([options.rate, options.speed, *(options.rates or [])]) <= 0 or options.seeds < 1 or options.decisions < 0:
-        parser.error("rates and speed must be above 0, seeds at least 1, decisions at least 0")
+    if min([options.rate, options.speed, *(options.rates or [])]) <= 0 or options.decisions < 0:
+        parser.error("rates and speed must be above 0, decisions at least 0")
+    if min(options.seeds, options.parallel) < 1:
+        parser.error("seeds and parallel must be at least 1")
+    if options.parallel > 1 and (options.rates or options.scenario):
+        parser.error("--parallel plays sets: it goes with neither --rates nor --scenario")
     if options.plot and (options.rates or options.scenario):
         parser.error("--plot draws sets: it goes with neither --rates nor --scenario")
     if options.scenario == ["all"]:
@@ -304,9 +353,7 @@ def chosen(options: argparse.Namespace) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Play and print."""
     options = parse(arguments)
-    # A time limit's SIGTERM ends it as Ctrl-C does: the instance is stopped and removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    torch.set_num_threads(1)
+    ends_like_ctrl_c()
     try:
         if options.list:
             print("\n".join(f"{name:<16}{scenario.text}" for name, scenario in SCENARIOS.items()))
