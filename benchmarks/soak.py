@@ -189,7 +189,7 @@ class Soak:
         before = self.subscriber.version
         found = self.subscriber.refresh(self.flat)
         if found is Look.TAKEN:
-            self._judge_weights(before)
+            self._check_weights(before)
         self.counts["misses"] += found is Look.BUSY
         rows = self.reader.sample(64)
         if len(rows):
@@ -200,7 +200,7 @@ class Soak:
                 self.wrong("torn rows", f"{torn} of {len(rows)}")
             self.counts["rows"] += len(rows)
 
-    def _judge_weights(self, before: int) -> None:
+    def _check_weights(self, before: int) -> None:
         version = self.subscriber.version
         index = self.slots.find(version)
         stored = self.control.get(f"slot.{max(0, index)}.checksum")

@@ -294,7 +294,7 @@ class ContinuousTrainer:
         if not self.checkpoints.save(version, state, optimiser, details, score, restored, guard.best_version):
             return False
         if not restored:
-            guard.kept(version, score)
+            guard.saved(version, score)
         return True
 
     def roll_back(self, checkpoint: Checkpoint, reason: str) -> int:

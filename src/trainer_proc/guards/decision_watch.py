@@ -36,8 +36,8 @@ class DecisionWatch:
         new = self._scores.read_new()
         self._choices.tick(self._scores.fresh)
         score, guard = self._scores.score(), self.guard
-        metrics.record_live(score, guard.best, guard.best_version)
-        version = guard.judge(score, new)
+        metrics.record_score(score, guard.best, guard.best_version)
+        version = guard.compare(score, new)
         if not version or score is None:
             return None
         best = guard.best

@@ -18,7 +18,7 @@ _FRESH = 0.5
 """Seconds for which one computation serves every dashboard."""
 
 
-class LiveView:
+class Overview:
     """The live picture of one service's instance."""
 
     def __init__(self, engine: Engine) -> None:

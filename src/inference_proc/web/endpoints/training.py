@@ -18,7 +18,7 @@ from ....shared.telemetry.stats import training_stats
 from ..access import Access
 from ..json_response import JSON, BadBody, problem, read_json
 from ..limits import Limits
-from .overview import LiveView
+from .overview import Overview
 from .versions import rewards_by_version
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TrainingApi:
         self._limits = limits
         self._is_stopping_within = is_stopping_within
         self._control = engine.control
-        self._live = LiveView(engine)
+        self._overview = Overview(engine)
         self._reader = ReplayReader(engine.control, engine.instance.records)
         self._streams = 0
 
@@ -100,7 +100,7 @@ class TrainingApi:
             since, limit = _range(request)
         except ValueError as error:
             return problem(400, str(error))
-        return JSON(self._live.picture(since, limit))
+        return JSON(self._overview.picture(since, limit))
 
     async def stream(self, request: Request) -> Response:
         """The same each second, as server-sent events."""
@@ -116,12 +116,12 @@ class TrainingApi:
     async def _events(self, since: int, limit: int) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
-            head = self._live.head
+            head = self._overview.head
             for number in range(_STREAM_EVENTS):
                 if number:
                     # Only what was written since the last event is looked at: the whole history takes milliseconds.
-                    head, limit = self._live.head, self._live.head - head
-                yield b"data: " + msgspec.json.encode(self._live.picture(since, limit)) + b"\n\n"
+                    head, limit = self._overview.head, self._overview.head - head
+                yield b"data: " + msgspec.json.encode(self._overview.picture(since, limit)) + b"\n\n"
                 if await self._is_stopping_within(_STREAM_INTERVAL):
                     break
             yield b"event: end\ndata: {}\n\n"
