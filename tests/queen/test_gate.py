@@ -203,7 +203,7 @@ def test_both_paths_agree(
 
 
 def test_all_candidates_at_once() -> None:
-    """All chunks and both types are judged in one call of the right shape."""
+    """All chunks and both types are evaluated in one call of the right shape."""
     gate = SimulationGate(GateConfig())
     data = build_data(present=[47, 47, 52], protectors=[60])
     many = gate.evaluate_many(data, [chunk for chunk in range(400) for _ in (0, 1)], [0, 1] * 400)

@@ -69,7 +69,7 @@ def _learned(name: str, help: str, metric: str, scale: float = 1.0) -> Family:
 
 
 def _guard(name: str, help: str, metric: str) -> Family:
-    """A gauge of the live guard, which says itself what it does not know; it means nothing before the first step."""
+    """A gauge of the reward guard, which says itself what it does not know; it means nothing before the first step."""
 
     def read(snapshot: Snapshot) -> float:
         return float(snapshot.metrics[metric]) if snapshot.metrics["total_steps"] else math.nan

@@ -83,7 +83,7 @@ class TrainingMetrics:
         self._control.append_history(row)
 
     def record_score(self, score: DecisionScore | None, best: DecisionScore | None, best_version: int) -> None:
-        """Publish what live decisions earn (None: too few yet) and what the best saved version earned."""
+        """Publish what decisions earn (None: too few yet) and what the best saved version earned."""
         control = self._control
         control.set("metrics.live_score", score.mean if score else math.nan)
         control.set("metrics.live_reward", score.reward if score else math.nan)

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine the machine."""
+    """Check the machine."""
     path = config_path(options.config)
     config = with_port(load(path), options.port)
     findings = doctor.all_findings(options.instance, config, path)

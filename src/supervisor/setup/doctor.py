@@ -1,4 +1,4 @@
-"""The examinations of `ctl doctor`: each looks at one thing and says what it means and how it is mended."""
+"""The checks of `ctl doctor`: each looks at one thing and says what it means and how it is mended."""
 
 from __future__ import annotations
 

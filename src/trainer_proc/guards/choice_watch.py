@@ -112,7 +112,7 @@ class ChoiceWatch:
                 self._add(words.view(self._fresh[0].dtype))
             self._check()
         except Exception:
-            log.exception("the choices of the newest decisions could not be examined")
+            log.exception("the choices of the newest decisions could not be looked at")
         self._fresh.clear()
 
     def _add(self, rows: NDArray[Any]) -> None:

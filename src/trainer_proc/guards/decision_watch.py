@@ -42,7 +42,7 @@ class DecisionWatch:
             return None
         best = guard.best
         guard.restart()
-        return version, f"live decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
+        return version, f"decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
 
     def score(self) -> Score | None:
         """What the newest decisions earn, if there are enough."""

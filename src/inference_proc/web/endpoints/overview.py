@@ -19,7 +19,7 @@ _FRESH = 0.5
 
 
 class Overview:
-    """The live picture of one service's instance."""
+    """The picture of one instance at this moment."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
