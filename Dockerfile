@@ -16,5 +16,5 @@ VOLUME /opt/tandem/data
 EXPOSE 8010
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["tandem", "check"]
-# Run it with --init, so that orphans of a server of your own are reaped.
+# Run it with --init, so that what a server of your own leaves behind is reaped.
 CMD ["tandem", "up"]

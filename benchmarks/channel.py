@@ -45,7 +45,7 @@ from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.layout import WeightsLayout
 from tandem.shared.weights.publisher import Publisher
 from tandem.shared.weights.slots import Slots, create_slots
-from tandem.shared.weights.subscriber import Subscriber
+from tandem.shared.weights.subscriber import Look, Subscriber
 
 RECORDS = RecordLayout(28, 2, 4, 0)
 CAPACITY = 20_000
@@ -222,7 +222,7 @@ class Publishing:
         middle = time.perf_counter_ns()
         taken = self.live.refresh()
         end = time.perf_counter_ns()
-        assert taken
+        assert taken is Look.TAKEN
         self.reader_us.append((end - middle) / 1e3)
         return (end - start) / 1e3
 
@@ -331,10 +331,10 @@ def race_weights(seconds: float) -> dict[str, float]:
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             got = subscriber.refresh(flat)
-            if got:
+            if got is Look.TAKEN:
                 taken += 1
                 torn += not bool((words == subscriber.version).all())
-            missed += got is None
+            missed += got is Look.BUSY
     return {"reads": taken, "missed": missed, "torn": torn}
 
 

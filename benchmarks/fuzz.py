@@ -82,7 +82,7 @@ class HonestClient(threading.Thread):
         self._port = port
         self.faults: list[str] = []
         self.turns = 0
-        self.excused = threading.Event()
+        self.is_killed = threading.Event()
         """Set while the server is killed on purpose: a broken connection is no fault then."""
         self._stop_asked = threading.Event()
 
@@ -101,7 +101,7 @@ class HonestClient(threading.Thread):
                         self._turn(channel, source)
                         self._stop_asked.wait(0.004)
             except (OSError, WebSocketException, TimeoutError) as error:
-                if not self.excused.is_set():
+                if not self.is_killed.is_set():
                     self.faults.append(f"connection: {error!r}")
                 self._stop_asked.wait(0.2)
 
@@ -115,7 +115,7 @@ class HonestClient(threading.Thread):
         value = float(answer["data"]["action"][0] == int(darkness * 3))
         channel.send(json.dumps({"type": "reward", "key": key, "value": value}))
         answer = json.loads(channel.recv(timeout=10))
-        if not self.excused.is_set() and answer["data"].get("accepted", answer["data"].get("matched")) is False:
+        if not self.is_killed.is_set() and answer["data"].get("accepted", answer["data"].get("matched")) is False:
             self.faults.append(f"reward: {answer}")
         self.turns += 1
 
@@ -329,11 +329,11 @@ class Fuzz:
     def round_kill(self) -> None:
         """The server is killed under the fuzz."""
         before = self._lost()
-        self.client.excused.set()
+        self.client.is_killed.set()
         self._kill("inference")
         self.wait(lambda: status.status(self.name)["inference"]["state"] == "running", "the server came back")
         time.sleep(0.5)
-        self.client.excused.clear()
+        self.client.is_killed.clear()
         if self.is_counted and self._lost() - before > 1:
             self.wrong("lost", f"{self._lost() - before} with one kill")
 

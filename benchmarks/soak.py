@@ -49,7 +49,7 @@ from tandem.shared.memory.rows import PREFIX_BYTES
 from tandem.shared.memory.segments import FOLDER, PREFIX
 from tandem.shared.telemetry.stats import buffer_stats
 from tandem.shared.weights.slots import checksum
-from tandem.shared.weights.subscriber import Subscriber
+from tandem.shared.weights.subscriber import Look, Subscriber
 
 ROOT = Path(__file__).resolve().parents[1]
 APPLICATION = '''
@@ -187,10 +187,10 @@ class Soak:
     def look(self) -> None:
         """One look at the weights and one sample."""
         before = self.subscriber.version
-        taken = self.subscriber.refresh(self.flat)
-        if taken:
-            self._judge_weights(before)
-        self.counts["misses"] += taken is None
+        found = self.subscriber.refresh(self.flat)
+        if found is Look.TAKEN:
+            self._check_weights(before)
+        self.counts["misses"] += found is Look.BUSY
         rows = self.reader.sample(64)
         if len(rows):
             raw = rows.view(np.uint8).reshape(len(rows), -1)
@@ -200,7 +200,7 @@ class Soak:
                 self.wrong("torn rows", f"{torn} of {len(rows)}")
             self.counts["rows"] += len(rows)
 
-    def _judge_weights(self, before: int) -> None:
+    def _check_weights(self, before: int) -> None:
         version = self.subscriber.version
         index = self.slots.find(version)
         stored = self.control.get(f"slot.{max(0, index)}.checksum")
@@ -323,7 +323,7 @@ class Soak:
         if self.control.get("trainer.ready") != pid:
             return  # another one may be publishing already
         fresh = Subscriber(self.slots)
-        if fresh.refresh(self.flat) is not True:
+        if fresh.refresh(self.flat) is not Look.TAKEN:
             self.wrong("blocked", "the announced version could not be taken after the trainer's death")
         self.counts["taken after a death"] += 1
 

@@ -8,7 +8,7 @@ written to meanwhile. Buffers are copied even then, since a forward pass may wri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from ..shared.instance import Instance
 from ..shared.weights.flat_model import FlatModel
 from ..shared.weights.freshness import Freshness
 from ..shared.weights.slots import Slots
-from ..shared.weights.subscriber import Subscriber
+from ..shared.weights.subscriber import Look, Subscriber
 from .policy import Draw, Policy
 
 _IN_PLACE_TRIES = 4
+_TAKEN: Final = Look.TAKEN  # by names of their own, since they are read before every decision (see Look)
+_BUSY: Final = Look.BUSY
 
 
 class LiveModel:
@@ -50,26 +52,25 @@ class LiveModel:
         """The weights in use were trained here and published as `version`: there is nothing to take."""
         self._subscriber.version = self.version = version
 
-    def refresh(self) -> bool | None:
-        """Take the newest version: True if taken, False if nothing is new, None if it was being written (try later)."""
+    def refresh(self) -> Look:
+        """Take the newest version, if there is a newer one and it is not being written."""
         subscriber = self._subscriber
         if self._next is not None:
             self._bind(self._next)
         elif subscriber.version != self.version:
             subscriber.version = self.version
         if self._in_place:
-            index = subscriber.newest()
-            if index is None or index < 0:
-                return None if index is None else False
-            self.flat.read_in_place(subscriber.hold(index))
-            self.version = subscriber.version
-            return True
+            found = subscriber.look()
+            if found is _TAKEN:
+                self.flat.read_in_place(subscriber.hold())
+                self.version = subscriber.version
+            return found
         spare = 1 - self._used
-        taken = subscriber.refresh(self._buffers[spare])
-        if taken:
+        found = subscriber.refresh(self._buffers[spare])
+        if found is _TAKEN:
             self._next = spare
             self._bind(spare)
-        return taken
+        return found
 
     def _bind(self, index: int) -> None:
         self.flat.bind(self._buffers[index])
@@ -146,8 +147,8 @@ class LivePolicy:
         if self.is_trained_here:
             self._model.trained(self.slots.control.get("version"))
             return
-        taken = self._model.refresh()
-        if taken:
+        found = self._model.refresh()
+        if found is _TAKEN:
             self._count("refreshes")
-        elif taken is None:
+        elif found is _BUSY:
             self._count("refresh_misses")

@@ -214,7 +214,7 @@ def _failure(chunk: int, kind: str, tick: int) -> dict[str, Any]:
     }
 
 
-def _live_line(result: PlayResult, recent: float | None) -> str:
+def _progress_line(result: PlayResult, recent: float | None) -> str:
     reward = "-" if recent is None else f"{recent:+.3f}"
     p50, p99 = (result.latency_ms[name] or 0.0 for name in ("p50", "p99"))
     return (
@@ -250,10 +250,10 @@ async def _main(options: argparse.Namespace) -> PlayResult:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    live = sys.stdout.isatty()
+    is_terminal = sys.stdout.isatty()
 
     def show(result: PlayResult, recent: float | None) -> None:
-        print(_live_line(result, recent), end="\033[K\r" if live else "\n", flush=True)
+        print(_progress_line(result, recent), end="\033[K\r" if is_terminal else "\n", flush=True)
 
     return await play(
         options.url,
@@ -266,7 +266,7 @@ async def _main(options: argparse.Namespace) -> PlayResult:
         (options.energy_cost, options.combat_cost),
         stop,
         None if options.json else show,
-        1.0 if live else 5.0,
+        1.0 if is_terminal else 5.0,
     )
 
 
@@ -277,7 +277,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     else:
-        print(_live_line(result, result.mean_reward["last_quarter"]))
+        print(_progress_line(result, result.mean_reward["last_quarter"]))
     return 0 if result.decisions else 1
 
 

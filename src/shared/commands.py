@@ -15,7 +15,7 @@ from .memory.control import Control
 PREVIOUS = 0
 """Argument of `rollback`: the checkpoint before the one that is in force."""
 BEST = 2**64 - 1
-"""Argument of `rollback`: the checkpoint with the best live reward."""
+"""Argument of `rollback`: the checkpoint whose decisions earned most."""
 
 _LOOK_EVERY = 0.01
 

@@ -53,11 +53,11 @@ class Game:
 
 
 def play(
-    config: Config, game: Game, tell: Callable[[str], None], live: Callable[[Control], None]
+    config: Config, game: Game, tell: Callable[[str], None], show: Callable[[Control], None]
 ) -> dict[str, Any] | None:
     """Play, and leave nothing behind. The figures, or None if a signal ended it.
 
-    `tell` is given lines for people; `live` is called twice a second while the game runs.
+    `tell` is given lines for people; `show` is called twice a second while the game runs.
     Raises StartFailed, or SupervisorError if the game client fails.
     """
     with tempfile.TemporaryDirectory(prefix="tandem-demo-") as folder:
@@ -75,7 +75,7 @@ def play(
             raise
         try:
             tell(f"dashboard: http://{_address(supervisor)}/dashboard")
-            return _play(supervisor, game, Path(folder), live)
+            return _play(supervisor, game, Path(folder), show)
         finally:
             supervisor.close()
 
@@ -84,7 +84,7 @@ def _address(supervisor: Supervisor) -> str:
     return reachable(supervisor.config.inference.host, supervisor.port)
 
 
-def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Control], None]) -> dict[str, Any] | None:
+def _play(supervisor: Supervisor, game: Game, folder: Path, show: Callable[[Control], None]) -> dict[str, Any] | None:
     control = supervisor.control
     assert control is not None
     first, steps = control.get("version"), control.get("metrics.total_steps")
@@ -102,7 +102,7 @@ def _play(supervisor: Supervisor, game: Game, folder: Path, live: Callable[[Cont
                 raise SupervisorError(supervisor.children.fatal.reason)
             if time.monotonic() - shown >= 0.5:
                 shown = time.monotonic()
-                live(control)
+                show(control)
             if deadline is not None and time.monotonic() > deadline:
                 raise SupervisorError(f"the game did not end within {_END:g} s after its time")
         if game.seconds is None and client.poll() is None:
@@ -144,7 +144,7 @@ def figures(client: dict[str, Any], control: Control, first: int, steps: int) ->
     }
 
 
-class LiveLine:
+class ProgressLine:
     """One line that is written over again: version, decisions per second, loss, reward, buffer."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from ..shared.weights.finite import became_not_finite
 from ..shared.weights.flat_model import FlatModel
 from ..shared.weights.publisher import Publisher
 from ..shared.weights.slots import Slots
-from ..shared.weights.subscriber import Subscriber
+from ..shared.weights.subscriber import Look, Subscriber
 from .guards.publish_guard import PublishGuard
 from .loop import TrainerFailed
 
@@ -202,7 +202,7 @@ class Candidate:
 
     def _take_published(self) -> None:
         self._published.version = -1
-        if not self._published.refresh(self._staging):
+        if self._published.refresh(self._staging) is not Look.TAKEN:
             raise TrainerFailed(_UNREADABLE)
         self.flat.flat.copy_(self._staging)
 

@@ -22,7 +22,7 @@ _METRICS = ("average_loss", "mean_reward", "entropy", "total_steps")
 
 
 class CheckpointPolicy:
-    """Saves with the live score of the moment; spares the newest, the best, and the one that the guard compares with.
+    """Saves with the score of the moment; spares the newest, the best, and the one that the guard compares with.
 
     A checkpoint's manifest says in `restored` which other one it is a copy of (0: none): after a rollback or a reset
     the weights in force are saved at once, so that a restart of the machine does not bring back what was left behind.
@@ -97,7 +97,7 @@ class CheckpointPolicy:
         return next((checkpoint for checkpoint in self.store.all() if checkpoint.version == version), None)
 
     def best(self) -> Checkpoint | None:
-        """The sound checkpoint of this generation with the best live score; an unsure score counts less."""
+        """The sound checkpoint of this generation whose decisions scored best; an unsure score counts less."""
         return next(filter(self.is_sound, self._ranked()), None)
 
     def previous(self, version: int) -> Checkpoint | None:
@@ -131,7 +131,7 @@ class CheckpointPolicy:
 
 
 def score_of(checkpoint: Checkpoint) -> Score | None:
-    """The live score in a manifest, None without a usable one."""
+    """The score of the decisions in a manifest, None without a usable one."""
     plain = checkpoint.manifest.get("score")
     try:
         return None if plain is None else Score(**{**plain, "reward": float(plain["reward"] or 0.0)})

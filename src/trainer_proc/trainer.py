@@ -268,7 +268,7 @@ class ContinuousTrainer:
             raise
         except Exception:
             self.metrics.count("total_errors")
-            self._warn.exception(log, "what live decisions earned could not be examined")
+            self._warn.exception(log, "what decisions earned could not be looked at")
 
     def _roll_back_to(self, version: int, reason: str) -> None:
         checkpoint = self.checkpoints.find(version)
@@ -294,7 +294,7 @@ class ContinuousTrainer:
         if not self.checkpoints.save(version, state, optimiser, details, score, restored, guard.best_version):
             return False
         if not restored:
-            guard.kept(version, score)
+            guard.saved(version, score)
         return True
 
     def roll_back(self, checkpoint: Checkpoint, reason: str) -> int:

@@ -11,6 +11,7 @@ from tandem.inference_proc.live_model import LiveModel
 from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.publisher import Publisher
 from tandem.shared.weights.slots import checksum
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -40,7 +41,7 @@ def test_a_buffer_that_forward_writes_is_the_readers_own(channel: MakeChannel, i
     for version in (1, 2, 6):
         trained.state()["calls"].fill_(10.0 * version)
         publisher.publish(trained.flat, version)
-        assert live.refresh()
+        assert live.refresh() is Look.TAKEN
         expected = trained.model.layer(rows) + 10.0 * version
         with torch.inference_mode():
             for call in (1, 2):

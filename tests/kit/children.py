@@ -30,6 +30,7 @@ from channel_kit import (
 from mutants import COUNTER_WRITERS, LANES, PUBLISHERS, READERS, SUBSCRIBERS
 from proof import Planted
 from tandem.shared.errors import TandemError
+from tandem.shared.weights.subscriber import Look
 
 _folder = Path(".")
 _stop: list[int] = []
@@ -103,10 +104,10 @@ def read_weights(
     ready()
     while taken < reads and torn + older < enough and not _stop and time.monotonic() < deadline:
         got = end.refresh(room)
-        if got is False:
+        if got is Look.NOTHING_NEW:
             continue
         looks += 1
-        if got is None:
+        if got is Look.BUSY:
             missed += 1
             row += 1
             longest = max(longest, row)
@@ -135,7 +136,7 @@ def kill_publishers(name: str, publisher: str, kills: int, seed: int, steps: int
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         reader = made.subscriber()
-        if reader.refresh(room) is not True:
+        if reader.refresh(room) is not Look.TAKEN:
             unreadable += 1
         elif not is_whole(room, reader.version):
             torn += 1
@@ -167,7 +168,7 @@ def publish_under_signals(name: str, publisher: str, signals: int, seed: int) ->
         except Planted:
             pass
         reader = made.subscriber()
-        if reader.refresh(room) is not True or not is_whole(room, reader.version):
+        if reader.refresh(room) is not Look.TAKEN or not is_whole(room, reader.version):
             bad += 1
     return {"signals": signals, "bad": bad, "version": end.version}
 

@@ -28,6 +28,7 @@ from channel_kit import (
 )
 from mutants import LANES, PUBLISHERS
 from proof import Planted, at_line, raise_planted
+from tandem.shared.weights.subscriber import Look
 
 BATCH = 5
 _lanes: dict[str, Any] = {}
@@ -93,7 +94,7 @@ def publish_call(name: str, writer: str, steps: int = 1) -> Callable[[], Any]:
 def check_weights(made: Channel, allowed: int, dead: bool) -> str:
     """What is wrong with the announced version, if anything."""
     reader, room = made.subscriber(verify=True), made.room()
-    if reader.refresh(room) is not True:
+    if reader.refresh(room) is not Look.TAKEN:
         return "the announced version cannot be read"
     if not is_whole(room, reader.version):
         return "the announced version is torn"

@@ -21,7 +21,7 @@ from tandem.shared.memory.rows import PREFIX_BYTES, checksum
 from tandem.shared.weights.publisher import Publisher
 from tandem.shared.weights.slots import Slots
 from tandem.shared.weights.slots import checksum as weights_checksum
-from tandem.shared.weights.subscriber import Subscriber
+from tandem.shared.weights.subscriber import Look, Subscriber
 from tandem.trainer_proc.flat_leaf import Joined
 
 
@@ -75,31 +75,31 @@ class Unguarded(Subscriber):
         self.slots = slots
         self.control = slots.control
 
-    def refresh(self, target: torch.Tensor) -> bool | None:
+    def refresh(self, target: torch.Tensor) -> Look:
         version = self.control.get("version")
         if version == self.version:
-            return False
+            return Look.NOTHING_NEW
         target.copy_(self.slots.data[holder(self.control)])
         self.version = version
-        return True
+        return Look.TAKEN
 
 
 class Lenient(Unguarded):
     """Takes whatever even sequence the slot has that held the announced version, and calls that the version."""
 
-    def refresh(self, target: torch.Tensor) -> bool | None:
+    def refresh(self, target: torch.Tensor) -> Look:
         version = self.control.get("version")
         if version == self.version:
-            return False
+            return Look.NOTHING_NEW
         index = holder(self.control)
         sequence = self.control.get(f"slot.{index}.sequence")
         if sequence % 2:
-            return None
+            return Look.BUSY
         target.copy_(self.slots.data[index])
         if self.control.get(f"slot.{index}.sequence") != sequence:
-            return None
+            return Look.BUSY
         self.version = sequence // 2
-        return True
+        return Look.TAKEN
 
 
 class _Appending(Lane):

@@ -39,7 +39,7 @@ def test_a_full_disk_stops_nobody(ctl: Ctl, wait_until: Callable[..., Any]) -> N
             # As root a read-only folder is no obstacle, and a full file system cannot be had without one's own.
             process.rlimit(psutil.RLIMIT_FSIZE, (1024, psutil.RLIM_INFINITY))
         assert ctl.script("checkpoint").returncode == 1
-        body = wait_until(lambda: health() if health()["status"] == "degraded" else None, "the trouble is reported")
+        body = wait_until(lambda: health() if health()["status"] == "degraded" else None, "the reason is reported")
         assert any("could not be saved" in reason for reason in body["reasons"]), body
         full = decides()
         wait_until(lambda: decides() > full + 5, "training goes on")

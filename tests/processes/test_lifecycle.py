@@ -108,9 +108,9 @@ def test_no_error_of_the_disk_ends_anything(ctl: Ctl, toy_application: str, wait
             wait_until(lambda: control.get("lane.0.decided") > decided + 5, "decisions go on")
             assert {name: ctl.identity(name) for name in pids} == pids
 
-        for number, trouble in enumerate((full(disk), covered(data), a_file(data))):
+        for number, fault in enumerate((full(disk), covered(data), a_file(data))):
             errors = control.get("supervisor.disk_errors")
-            with trouble:
+            with fault:
                 goes_on()
                 assert ctl.script("checkpoint").returncode == 1
                 wait_until(lambda: control.get("trainer.unsaved") > 1, "the missing checkpoints are counted")

@@ -12,6 +12,7 @@ import pytest
 from channel_kit import fill, is_whole
 from mutants import SUBSCRIBERS
 from proof import STEPS, Planted, at_line, figure, raise_planted, size
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -45,7 +46,7 @@ class Watch:
         self.taken: list[tuple[int, bool]] = []
 
     def look(self) -> None:
-        if self.reader.refresh(self.room):
+        if self.reader.refresh(self.room) is Look.TAKEN:
             self.taken.append((self.reader.version, is_whole(self.room, self.reader.version)))
 
     def went_back(self) -> bool:

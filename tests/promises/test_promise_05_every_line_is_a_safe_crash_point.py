@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from channel_kit import fill, is_whole
 from proof import STEPS, Planted, at_line, figure, raise_planted
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -43,7 +44,7 @@ def test_promise_05_what_a_dead_publisher_did_not_announce_is_never_taken(channe
         publisher = made.publisher()
         for version in (before + 4, before + 8):
             made.publish(publisher, version)
-            assert reader.refresh(room) is True
+            assert reader.refresh(room) is Look.TAKEN
             assert reader.version == version
             assert is_whole(room, version)
     assert line > 8

@@ -15,6 +15,7 @@ import torch
 from channel_kit import add, record_layout, wrong_rows
 from proof import figure
 from tandem.shared.memory.arrays import SharedArray
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -72,8 +73,8 @@ def accepted_slots(channel: MakeChannel, verify: bool) -> tuple[int, int]:
         slots.data[1].copy_(torch.where(mask, drawn[1], drawn[3]))
         got = made.subscriber(verify=verify).refresh(room)
         trials += 1
-        wrong += got is True and any(taken)
-        assert any(taken) or (got is True and torch.equal(room, drawn[3]))
+        wrong += got is Look.TAKEN and any(taken)
+        assert any(taken) or (got is Look.TAKEN and torch.equal(room, drawn[3]))
     return trials, wrong
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from channel_kit import add, record_layout, wait_for_reward
 from proof import figure
 from tandem.shared.memory.arrays import SharedArray
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -53,10 +54,10 @@ def undetected_in_a_slot(channel: MakeChannel, verify: bool) -> tuple[int, int]:
     for memory in (data, guard):
         for bit in range(8 * len(memory)):
             memory[bit // 8] ^= 1 << bit % 8
-            missed += made.subscriber(verify=verify).refresh(room) is True
+            missed += made.subscriber(verify=verify).refresh(room) is Look.TAKEN
             memory[bit // 8] ^= 1 << bit % 8
             bits += 1
-    assert made.subscriber(verify=verify).refresh(room) is True
+    assert made.subscriber(verify=verify).refresh(room) is Look.TAKEN
     return bits, missed
 
 

@@ -19,10 +19,11 @@ ATTACH = """
 import sys
 sys.path.append({kit!r})
 from channel_kit import attach_channel
+from tandem.shared.weights.subscriber import Look
 made = attach_channel({name!r})
 rows = made.reader().recent(10)
 subscriber = made.subscriber()
-assert subscriber.refresh(made.room()) is True
+assert subscriber.refresh(made.room()) is Look.TAKEN
 assert len(rows) == 3
 {ending}
 """

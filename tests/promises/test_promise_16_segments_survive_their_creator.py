@@ -12,6 +12,7 @@ import pytest
 from channel_kit import attach_channel, is_whole, key_of, wrong_rows
 from proof import figure, size, wait_for
 from tandem.shared.memory.segments import remove_instance, segment_name
+from tandem.shared.weights.subscriber import Look
 
 
 @pytest.mark.timeout(3600)
@@ -25,7 +26,7 @@ def test_promise_16_segments_survive_their_creator(instance_name: str, nursery: 
         assert rows["version"].tolist() == list(range(10))
         assert wrong_rows(rows) == 0
         room, subscriber = made.room(), made.subscriber(verify=True)
-        assert subscriber.refresh(room) is True
+        assert subscriber.refresh(room) is Look.TAKEN
         assert subscriber.version == 1
         assert is_whole(room, 1)
         lane = made.claim()

@@ -12,6 +12,7 @@ from proof import at_line, figure
 from tandem.shared.errors import SegmentInvalid, SegmentMissing
 from tandem.shared.memory.control import Control
 from tandem.shared.memory.segments import remove_instance
+from tandem.shared.weights.subscriber import Look
 
 
 def looks_during(name: str, create: Callable[[], Any]) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ def attach_now(name: str) -> str:
         return "refused"
     try:
         room, subscriber = made.room(), made.subscriber()
-        good = subscriber.refresh(room) is True and is_whole(room, subscriber.version)
+        good = subscriber.refresh(room) is Look.TAKEN and is_whole(room, subscriber.version)
         made.reader().sample(1)
         made.claim().release()
         return "complete" if good else "incomplete"
@@ -92,7 +93,7 @@ def test_promise_20_attaching_waits_up_to_its_timeout(instance_name: str) -> Non
         started.set()
         made = attach_channel(instance_name, timeout=60)
         room, subscriber = made.room(), made.subscriber()
-        found.append("whole" if subscriber.refresh(room) and is_whole(room, 0) else "zeros")
+        found.append("whole" if subscriber.refresh(room) is Look.TAKEN and is_whole(room, 0) else "zeros")
         made.control.close()
 
     thread = threading.Thread(target=attach)

@@ -21,7 +21,7 @@ from tandem.inference_proc.engine import Engine
 from tandem.shared.experiences.experience import Experience
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.shared.telemetry.learning_reasons import NAMES, learning_notices, learning_reasons
-from tandem.supervisor.commands.check import judge
+from tandem.supervisor.commands.check import summary
 from tandem.supervisor.display import status
 from tandem.trainer_proc.trainer import ContinuousTrainer, TrainerFailed
 
@@ -262,7 +262,7 @@ def told_everywhere(shop: Shop, name: str) -> str:
     shown = status.status(shop.engine.name)
     assert text in shown["reasons"]
     assert shown["state"] == "degraded"
-    line, bad = judge(shown, None)
+    line, bad = summary(shown, None)
     assert bad
     assert text in line
     return text

@@ -106,7 +106,7 @@ class Vandal:
                 self.row(array, place, lane << 48 | int(self.rng.integers(2**48)), number)
 
     def messages(self) -> None:
-        """Letters for everything that waits, with right checksums and any reward."""
+        """Forwarded rewards for everything that waits, with right checksums and any reward."""
         waiting = self.control.get("pending_capacity")
         for (part, _), array in self.arrays.items():
             for place in range(self.lanes * waiting) if part == "mail" else ():

@@ -19,6 +19,7 @@ from tandem.shared.learning import Batch
 from tandem.shared.model_checks.check import checked_model, difference
 from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.subscriber import Look
 from tandem.trainer_proc.learner import PolicyGradient
 from user_models import BAD, CHOICES, FEATURES, GOOD, application_of
 
@@ -93,7 +94,7 @@ def test_promise_44_a_sound_model_is_served_as_it_was_trained(channel: MakeChann
     assert not torch.equal(trained.flat, before)
     Publisher(made.slots()).publish(trained.flat, 1)
     live = LiveModel(served, made.slots(), in_place)
-    assert live.refresh()
+    assert live.refresh() is Look.TAKEN
     assert difference(logits(trained.model), logits(live.flat.model)) == 0.0
     figure(44, f"{len(GOOD)} sound models: 0 logits differ between trainer and server, copied and in place")
 

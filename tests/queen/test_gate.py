@@ -20,7 +20,7 @@ ENERGY, COMBAT = 0, 1
 CHUNKS = st.lists(st.integers(-1, 410), max_size=15)
 
 
-def judge(gate: SimulationGate, data: dict[str, Any], chunk: int, kind: int, version: int = 0) -> Any:
+def ask(gate: SimulationGate, data: dict[str, Any], chunk: int, kind: int, version: int = 0) -> Any:
     return gate.evaluate(data, (chunk, kind), "key", version)
 
 
@@ -33,21 +33,21 @@ def parts(verdict: Any) -> dict[str, float]:
 )
 def test_survival_by_distance(distance: int, expected: float) -> None:
     """A protector kills for certain up to its kill range, and is no threat from the safe range on."""
-    verdict = judge(SimulationGate(GateConfig()), build_data(protectors=[40 + distance]), 40, ENERGY)
+    verdict = ask(SimulationGate(GateConfig()), build_data(protectors=[40 + distance]), 40, ENERGY)
     assert parts(verdict)["survival"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_threat_jumps_at_the_safe_range() -> None:
     """Just below the safe range a threat remains, although it ends there."""
     data = build_data(protectors=[48])
-    assert parts(judge(SimulationGate(GateConfig()), data, 40, ENERGY))["survival"] == 1.0
+    assert parts(ask(SimulationGate(GateConfig()), data, 40, ENERGY))["survival"] == 1.0
     config = GateConfig(safe_range=8.01)
-    assert parts(judge(SimulationGate(config), data, 40, ENERGY))["survival"] == pytest.approx(1 - math.exp(-3))
+    assert parts(ask(SimulationGate(config), data, 40, ENERGY))["survival"] == pytest.approx(1 - math.exp(-3))
 
 
 def test_protectors_multiply() -> None:
     """Each protector takes its share of the survival, also two in one chunk."""
-    verdict = judge(SimulationGate(GateConfig()), build_data(protectors=[43, 43, 45, -1, 400]), 40, ENERGY)
+    verdict = ask(SimulationGate(GateConfig()), build_data(protectors=[43, 43, 45, -1, 400]), 40, ENERGY)
     assert parts(verdict)["survival"] == pytest.approx(0.393469**2 * 0.776870, abs=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_worked_examples(
     data: dict[str, Any], chunk: int, kind: int, survival: float, disruption: float, expected: float
 ) -> None:
     """The worked examples, with the full exploration bonus, come out as documented."""
-    verdict = judge(SimulationGate(GateConfig()), data, chunk, kind)
+    verdict = ask(SimulationGate(GateConfig()), data, chunk, kind)
     assert parts(verdict)["survival"] == pytest.approx(survival, abs=1e-6)
     assert parts(verdict)["disruption"] == pytest.approx(disruption, abs=1e-6)
     assert parts(verdict)["exploration"] == pytest.approx(0.2)
@@ -77,9 +77,9 @@ def test_worked_examples(
 def test_reward_equal_to_the_threshold_waits() -> None:
     """An empty map reaches the threshold and no more: it waits, although 0.4 + 0.2 is above 0.6 in floats."""
     gate = SimulationGate(GateConfig())
-    verdict = judge(gate, build_data(), 210, ENERGY)
+    verdict = ask(gate, build_data(), 210, ENERGY)
     assert (verdict.send, verdict.reason) == (False, "negative_reward")
-    verdict = judge(gate, build_data(present=[50]), 51, ENERGY)
+    verdict = ask(gate, build_data(present=[50]), 51, ENERGY)
     assert (verdict.send, verdict.reason) == (True, "positive_reward")
 
 
@@ -88,7 +88,7 @@ def test_reward_equal_to_the_threshold_waits() -> None:
 )
 def test_unaffordable_is_minus_infinity(kind: int, energy: float, affordable: bool) -> None:
     """Equality with the cost suffices; below it the reward is -inf and the reason says so."""
-    verdict = judge(SimulationGate(GateConfig()), build_data(present=[50], queen=energy), 50, kind)
+    verdict = ask(SimulationGate(GateConfig()), build_data(present=[50], queen=energy), 50, kind)
     if affordable:
         assert verdict.send
     else:
@@ -98,7 +98,7 @@ def test_unaffordable_is_minus_infinity(kind: int, energy: float, affordable: bo
 def test_disabled_gate_sends_everything() -> None:
     """A disabled gate sends with reward 0 and no components, even what cannot be paid."""
     gate = SimulationGate(GateConfig(gate_enabled=False))
-    verdict = judge(gate, build_data(queen=0), 3, COMBAT)
+    verdict = ask(gate, build_data(queen=0), 3, COMBAT)
     assert (verdict.send, verdict.reason, verdict.expected_reward) == (True, "gate_disabled", 0.0)
     assert verdict.components == ()
     assert gate.evaluate_many(build_data(queen=0), [3, 4], [0, 1]).send.all()
@@ -108,7 +108,7 @@ def test_disabled_gate_sends_everything() -> None:
 @pytest.mark.parametrize("chunk", [-1, 400, 10**9])
 def test_invalid_chunk_waits(chunk: int) -> None:
     """A chunk outside the grid has survival and disruption 0, location -1 and no bonus."""
-    verdict = judge(SimulationGate(GateConfig()), build_data(present=[50]), chunk, ENERGY)
+    verdict = ask(SimulationGate(GateConfig()), build_data(present=[50]), chunk, ENERGY)
     assert parts(verdict) == {"survival": 0.0, "disruption": 0.0, "location": -1.0, "exploration": 0.0}
     assert (verdict.send, verdict.reason) == (False, "negative_reward")
 
@@ -117,21 +117,21 @@ def test_location_of_an_idle_map() -> None:
     """With no workers placed the hive counts; if it is unknown nothing does, and workers elsewhere do not help."""
     gate = SimulationGate(GateConfig())
     far = -0.3 * math.hypot(10, 10) / math.hypot(19, 19)
-    assert parts(judge(gate, build_data(hive=210), 0, ENERGY))["location"] == pytest.approx(far)
-    assert parts(judge(gate, build_data(hive=210, present=[-1]), 0, ENERGY))["location"] == pytest.approx(far)
-    assert parts(judge(gate, build_data(hive=None), 0, ENERGY))["location"] == 0.0
-    near = parts(judge(gate, build_data(hive=None, present=[1]), 0, ENERGY))["location"]
+    assert parts(ask(gate, build_data(hive=210), 0, ENERGY))["location"] == pytest.approx(far)
+    assert parts(ask(gate, build_data(hive=210, present=[-1]), 0, ENERGY))["location"] == pytest.approx(far)
+    assert parts(ask(gate, build_data(hive=None), 0, ENERGY))["location"] == 0.0
+    near = parts(ask(gate, build_data(hive=None, present=[1]), 0, ENERGY))["location"]
     assert near == pytest.approx(-0.4 / math.hypot(19, 19))
 
 
 def test_ranges_are_strict() -> None:
     """A worker at exactly the pursuit range is out of reach."""
     gate = SimulationGate(GateConfig())
-    assert parts(judge(gate, build_data(present=[46]), 40, ENERGY))["disruption"] == 0.0
-    assert parts(judge(gate, build_data(present=[45]), 40, ENERGY))["disruption"] == 1.0
-    assert parts(judge(gate, build_data(present=[47]), 40, COMBAT))["disruption"] == 1.0
+    assert parts(ask(gate, build_data(present=[46]), 40, ENERGY))["disruption"] == 0.0
+    assert parts(ask(gate, build_data(present=[45]), 40, ENERGY))["disruption"] == 1.0
+    assert parts(ask(gate, build_data(present=[47]), 40, COMBAT))["disruption"] == 1.0
     guarded = build_data(present=[40], protectors=[41, 40, 40])
-    assert parts(judge(gate, guarded, 40, ENERGY))["disruption"] == -1.0
+    assert parts(ask(gate, guarded, 40, ENERGY))["disruption"] == -1.0
 
 
 def test_older_disruption_formula() -> None:
@@ -140,7 +140,7 @@ def test_older_disruption_formula() -> None:
     data = build_data(present=[40, 41, 45, 51], protectors=[43])
     expected = (1 - math.exp(-0.5)) * (2 + math.exp(-0.3 * 2))
     for kind in (ENERGY, COMBAT):
-        assert parts(judge(gate, data, 40, kind))["disruption"] == pytest.approx(expected)
+        assert parts(ask(gate, data, 40, kind))["disruption"] == pytest.approx(expected)
     assert gate.evaluate_many(data, [40], [0]).disruption[0] == pytest.approx(expected)
 
 
@@ -150,14 +150,14 @@ def test_used_chunk_loses_its_bonus_until_it_is_undone(clock: Clock) -> None:
     data = build_data(present=[50])
     gate.sent("key", (51, ENERGY))
     clock.now += 150.0
-    assert parts(judge(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.1)
+    assert parts(ask(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.1)
     assert parts(gate.evaluate(data, (51, ENERGY), "other", 0))["exploration"] == pytest.approx(0.2)
     gate.failed("key", (51, ENERGY))
-    assert parts(judge(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.2)
-    assert parts(judge(gate, data, 51, ENERGY, version=5000))["exploration"] == pytest.approx(0.1)
+    assert parts(ask(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.2)
+    assert parts(ask(gate, data, 51, ENERGY, version=5000))["exploration"] == pytest.approx(0.1)
     gate.sent("key", (51, ENERGY))
     gate.forget("key")
-    assert parts(judge(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.2)
+    assert parts(ask(gate, data, 51, ENERGY))["exploration"] == pytest.approx(0.2)
 
 
 @settings(max_examples=150, deadline=None)
@@ -203,29 +203,29 @@ def test_both_paths_agree(
 
 
 def test_all_candidates_at_once() -> None:
-    """All chunks and both types are judged in one call of the right shape."""
+    """All chunks and both types are evaluated in one call of the right shape."""
     gate = SimulationGate(GateConfig())
     data = build_data(present=[47, 47, 52], protectors=[60])
     many = gate.evaluate_many(data, [chunk for chunk in range(400) for _ in (0, 1)], [0, 1] * 400)
     assert many.expected_reward.shape == (800,)
     assert gate.statistics()["metrics"]["lifetime"]["total_evaluations"] == 0
     best = int(many.expected_reward.argmax()) // 2
-    assert parts(judge(gate, data, best, ENERGY))["disruption"] == 1.0
+    assert parts(ask(gate, data, best, ENERGY))["disruption"] == 1.0
 
 
 def test_statistics(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Lifetime, rolling, recent, thinking-loop and exploration figures reconcile with what was decided."""
     gate = SimulationGate(GateConfig(), clock)
     for _ in range(3):
-        assert judge(gate, build_data(present=[50]), 50, ENERGY).send
+        assert ask(gate, build_data(present=[50]), 50, ENERGY).send
         gate.sent("key", (50, ENERGY))
         gate.forget("key")
     gate.sent("key", (50, ENERGY))
     clock.now += 7.0
     for _ in range(8):
-        judge(gate, build_data(), 210, ENERGY)
+        ask(gate, build_data(), 210, ENERGY)
     for _ in range(4):
-        judge(gate, build_data(queen=3), 210, ENERGY)
+        ask(gate, build_data(queen=3), 210, ENERGY)
     gate.rewarded(0.25)
     statistics = gate.statistics()
     json.dumps(statistics, allow_nan=False)
@@ -264,9 +264,9 @@ def test_rolling_window_is_bounded() -> None:
     """Rolling figures cover the last hundred decisions only."""
     gate = SimulationGate(GateConfig())
     for _ in range(150):
-        judge(gate, build_data(), 210, ENERGY)
+        ask(gate, build_data(), 210, ENERGY)
     for _ in range(100):
-        judge(gate, build_data(present=[50]), 50, ENERGY)
+        ask(gate, build_data(present=[50]), 50, ENERGY)
     rolling = gate.statistics()["metrics"]["rolling"]
     assert (rolling["window_size"], rolling["pass_rate"]) == (100, 1.0)
 
@@ -278,7 +278,7 @@ def test_threads_lose_no_count() -> None:
 
     def decide() -> None:
         for step in range(500):
-            judge(gate, data, step % 400, ENERGY)
+            ask(gate, data, step % 400, ENERGY)
             gate.sent(threading.get_ident(), (step % 400, ENERGY))
 
     threads = [threading.Thread(target=decide) for _ in range(4)]
@@ -295,13 +295,13 @@ def test_hot_reload_keeps_state(tmp_path: Path, clock: Clock) -> None:
     path.write_text("reward_threshold: 0.6\n")
     gate = SimulationGate(GateConfigFile(path, clock), clock)
     data = build_data(present=[50])
-    assert judge(gate, data, 50, ENERGY).send
+    assert ask(gate, data, 50, ENERGY).send
     gate.sent("key", (50, ENERGY))
     path.write_text("reward_threshold: 5.0\nkill_range: 3.0\n")
-    assert judge(gate, data, 50, ENERGY).send
+    assert ask(gate, data, 50, ENERGY).send
     clock.now += 6.0
-    verdict = judge(gate, data, 50, ENERGY)
+    verdict = ask(gate, data, 50, ENERGY)
     assert not verdict.send
     assert parts(verdict)["exploration"] == pytest.approx(0.2 * 6 / 300)
-    assert parts(judge(gate, build_data(protectors=[43]), 40, ENERGY))["survival"] == 0.0
+    assert parts(ask(gate, build_data(protectors=[43]), 40, ENERGY))["survival"] == 0.0
     assert gate.statistics()["metrics"]["lifetime"]["total_evaluations"] == 4

@@ -73,11 +73,11 @@ def test_the_gate_keeps_the_time_of_a_fast_game(observe: Any) -> None:
 def test_a_gate_file_that_is_missing_is_a_trouble_only_if_it_was_asked_for(tmp_path: Path) -> None:
     """Without a configuration the defaults are meant; a name that leads nowhere is a mistake."""
     assert create({}, tmp_path).troubles() == []
-    (trouble,) = create({"gate_config": "gate.yaml"}, tmp_path).troubles()
-    assert trouble.endswith("gate.yaml: cannot be read: No such file or directory")
+    (reason,) = create({"gate_config": "gate.yaml"}, tmp_path).troubles()
+    assert reason.endswith("gate.yaml: cannot be read: No such file or directory")
     (tmp_path / "simulation_gate.yaml").write_text("kill_range: -1", encoding="utf-8")
-    (trouble,) = create({}, tmp_path).troubles()
-    assert "kill_range" in trouble
+    (reason,) = create({}, tmp_path).troubles()
+    assert "kill_range" in reason
 
 
 def test_every_bad_setting_is_listed() -> None:

@@ -19,7 +19,7 @@ from tandem.shared.errors import ApplicationError, LayoutMismatch, ModelMismatch
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import create, list_segments
 from tandem.shared.weights.flat_model import FlatModel
-from tandem.shared.weights.subscriber import Subscriber
+from tandem.shared.weights.subscriber import Look, Subscriber
 
 MakeInstance = Callable[..., Any]
 
@@ -49,7 +49,7 @@ def test_version_0_is_published_with_the_instance(toy_instance: MakeInstance) ->
     for _ in range(2):
         flat = made.build_model()
         flat.flat.zero_()
-        assert Subscriber(made.open_slots(flat.layout)).refresh(flat.flat) is True
+        assert Subscriber(made.open_slots(flat.layout)).refresh(flat.flat) is Look.TAKEN
         flats.append(flat.flat)
     assert torch.equal(*flats)
     assert flats[0].any()

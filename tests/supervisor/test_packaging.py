@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -31,3 +33,23 @@ def test_the_wheel_holds_every_module_and_data_file(tmp_path: Path) -> None:
     sources = {str(path.relative_to(clone / "src")) for path in (clone / "src").rglob("*") if path.is_file()}
     assert packed == sources
     assert "tandem = tandem.supervisor.__main__:main" in entries
+
+
+def pinned(name: str) -> set[str]:
+    """The packages that a lock file pins, in lower case."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return {line.partition("==")[0].lower() for line in lines if "==" in line}
+
+
+def test_a_clone_gets_every_extra() -> None:
+    """requirements.lock pins what the core and every extra but `bench` need; the tests' lock file repeats none."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = setup["options"]["install_requires"].splitlines()
+    for extra, packages in setup["options.extras_require"].items():
+        if extra != "bench":
+            wanted += packages.splitlines()
+    names = {re.split("[<>=!]", line)[0].lower() for line in wanted if line}
+    assert len(names) >= 12
+    assert names - pinned("requirements.lock") == set()
+    assert pinned("requirements.lock") & pinned("requirements-test.lock") == set()

@@ -128,7 +128,7 @@ def test_reset_publishes_fresh_weights_and_never_lowers_the_version(running):
 
 
 def test_reload_takes_over_what_may_change_and_nothing_else(running, caplog):
-    """Live settings change at once, the optimiser's state stays; a setting that needs a restart is named."""
+    """Reloadable settings change at once, the optimiser's state stays; a setting that needs a restart is named."""
     set_paused(running.control, True)
     send(running.control, "checkpoint")
     steps = running.learner.state()["adam.0.step"].clone()

@@ -77,7 +77,7 @@ def test_steps_and_rollbacks_are_written(toy_trainer, fill, tmp_path) -> None:
     assert times[3] == rows[3]["time"]
 
 
-def test_a_disk_that_refuses_is_survived(toy_trainer, fill, tmp_path, caplog, monkeypatch) -> None:
+def test_a_disk_that_refuses_is_handled(toy_trainer, fill, tmp_path, caplog, monkeypatch) -> None:
     """If a file cannot be written, one warning says so, and the rows after it go to another file."""
     trainer = toy_trainer()
     fill(trainer.buffer)

@@ -129,7 +129,7 @@ def test_start_stop_and_restart(toy_trainer, fill, caplog, wait_until):
     wait_until(lambda: trainer.model_version > version, "a version after the restart")
 
 
-def test_a_failing_step_is_survived_and_counted(toy_trainer, fill, monkeypatch):
+def test_a_failing_step_is_handled_and_counted(toy_trainer, fill, monkeypatch):
     """An exception in a step is counted and publishes nothing; weights and optimiser are the good ones again."""
     trainer = toy_trainer()
     fill(trainer.buffer)

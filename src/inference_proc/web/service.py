@@ -96,8 +96,8 @@ class Service(Serving):
             *Rest(self).routes(),
         ]
         if isinstance(self.engine, Engine):
-            routes += TrainingApi(self, self.engine).routes()
-            routes += NnDashboard(self, self.engine).routes()
+            routes += TrainingApi(self.engine, self.access, self.limits, self.is_stopping_within).routes()
+            routes += NnDashboard(self.engine, self.handler, self.access).routes()
             routes += Prometheus(self.engine.control).routes()
             routes += Dashboard().routes()
         routes += OpenApi(routes).routes()

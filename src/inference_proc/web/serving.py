@@ -1,4 +1,4 @@
-"""What every endpoint may use of the service that it belongs to: engine, limits, access, connections, how far it is."""
+"""What the endpoints show and use of the service that they belong to: engine, limits, access, connections, state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from ...shared.memory.processes import own_identity, uptime_of
 from ...shared.messages.handler import MessageHandler
 from .access import Access, read_token
 from .connections import Connections
@@ -56,11 +55,6 @@ class Serving:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
         return self._stopping.is_set()
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since this process started, as every surface counts."""
-        return uptime_of(own_identity()[1])
 
     def state(self) -> str:
         """`starting`, `running` or `degraded`."""

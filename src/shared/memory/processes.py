@@ -73,3 +73,8 @@ def own_identity() -> tuple[int, int]:
     """This process's id and start time in ticks."""
     pid = os.getpid()
     return pid, start_ticks(pid)
+
+
+def own_uptime() -> float:
+    """Seconds since this process started, as every surface counts."""
+    return uptime_of(own_identity()[1])

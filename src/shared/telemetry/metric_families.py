@@ -68,8 +68,8 @@ def _learned(name: str, help: str, metric: str, scale: float = 1.0) -> Family:
     return _value(name, "gauge", help, f"metrics.{metric}", lambda snapshot: _or_nan(snapshot.learned(metric)) * scale)
 
 
-def _live(name: str, help: str, metric: str) -> Family:
-    """A gauge of the live guard, which says itself what it does not know; it means nothing before the first step."""
+def _guard(name: str, help: str, metric: str) -> Family:
+    """A gauge of the reward guard, which says itself what it does not know; it means nothing before the first step."""
 
     def read(snapshot: Snapshot) -> float:
         return float(snapshot.metrics[metric]) if snapshot.metrics["total_steps"] else math.nan
@@ -220,14 +220,14 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _learned("tandem_training_step_seconds", "Mean duration of the last 100 steps.", "average_step_ms",
                  1e-3),
         _learned("tandem_training_last_step_seconds", "Duration of the last step.", "last_step_ms", 1e-3),
-        _live("tandem_live_pass_ratio", "Share of decisions that the gate let through, in the reward guard's window.",
-              "pass_rate"),
-        _live("tandem_live_reward", "Mean actual reward of executed decisions in that window.",
-              "live_reward"),
-        _live("tandem_live_score", "Mean actual reward in that window, a blocked decision counting 0.",
-              "live_score"),
-        _live("tandem_live_best_score", "Score of the best version saved, to which the reward guard compares.",
-              "live_best"),
+        _guard("tandem_live_pass_ratio", "Share of decisions that the gate let through, in the reward guard's window.",
+               "pass_rate"),
+        _guard("tandem_live_reward", "Mean actual reward of executed decisions in that window.",
+               "live_reward"),
+        _guard("tandem_live_score", "Mean actual reward in that window, a blocked decision counting 0.",
+               "live_score"),
+        _guard("tandem_live_best_score", "Score of the best version saved, to which the reward guard compares.",
+               "live_best"),
         _metric("tandem_live_best_version", "gauge", "That version; 0: none yet.", "live_best_version"),
     )),
     ("Decisions", (

@@ -18,7 +18,7 @@ WINDOW = 100
 RATE_SECONDS = 60.0
 
 
-class LiveScore(Protocol):
+class DecisionScore(Protocol):
     """What decisions of the newest versions earn."""
 
     @property
@@ -82,8 +82,8 @@ class TrainingMetrics:
         """Record a rollback or a reset: a history row, but no step."""
         self._control.append_history(row)
 
-    def record_live(self, score: LiveScore | None, best: LiveScore | None, best_version: int) -> None:
-        """Publish what live decisions earn (None: too few yet) and what the best saved version earned."""
+    def record_score(self, score: DecisionScore | None, best: DecisionScore | None, best_version: int) -> None:
+        """Publish what decisions earn (None: too few yet) and what the best saved version earned."""
         control = self._control
         control.set("metrics.live_score", score.mean if score else math.nan)
         control.set("metrics.live_reward", score.reward if score else math.nan)

@@ -123,9 +123,9 @@ class LearningWatch:
         rewarded, missing = new["reward_count"], new["expired"] + new["superseded"] + new["dropped"]
         if rewarded or missing:
             self._settled.append((rewarded, missing, min(1.0, _AT_ONCE / (rewarded + missing))))
-        self._judge_rewards()
+        self._check_rewards()
 
-    def _judge_rewards(self) -> None:
+    def _check_rewards(self) -> None:
         settled = self._settled
         weight = sum((rewarded + missing) * share for rewarded, missing, share in settled)
         while settled and weight - (settled[0][0] + settled[0][1]) * settled[0][2] >= _WINDOW:

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import enum
+from typing import Final
+
 import torch
 
 from ..memory import layout
 from .slots import Slots, checksum
+
+
+class Look(enum.Enum):
+    """What came of a look for new weights. Only TAKEN is true: a plain `if` takes no other for it."""
+
+    TAKEN = "taken"
+    NOTHING_NEW = "nothing new"
+    BUSY = "busy"
+    """The slot of the newest version is being written already: the next look will find a newer one elsewhere."""
+
+    def __bool__(self) -> bool:
+        return self is _TAKEN
+
+
+# Names of their own: until Python 3.12 reading `Look.TAKEN` takes as long as half a look.
+_TAKEN: Final = Look.TAKEN
+_NOTHING_NEW: Final = Look.NOTHING_NEW
+_BUSY: Final = Look.BUSY
 
 
 class Subscriber:
@@ -21,34 +42,32 @@ class Subscriber:
         self._version_word = layout.offset("version") >> 3
         self._verify = verify
         self.version = -1
+        self._index = 0
         self._word = 0
         self._announced = 0
 
-    def newest(self) -> int | None:
-        """Index of the slot that holds a version newer than the one taken; -1 if nothing is new.
-
-        None if that slot is being written already: the next look will find a newer version elsewhere.
-        """
+    def look(self) -> Look:
+        """Find the slot of a version newer than the one taken: TAKEN means that there is one, for `hold` to take."""
         words = self._words
         version = words[self._version_word]
         if version == self.version:
-            return -1
+            return _NOTHING_NEW
         index = self._slots.find(version) if version > self.version else -1
         if index < 0:
-            return None
-        self._word, self._announced = self._slots.sequence_words[index], version
-        return index
+            return _BUSY
+        self._index, self._word, self._announced = index, self._slots.sequence_words[index], version
+        return _TAKEN
 
-    def hold(self, index: int) -> torch.Tensor:
-        """The slot that `newest` found (uint8 [bytes]), to be read in place.
+    def hold(self) -> torch.Tensor:
+        """Take the version that `look` found where it is: its slot (uint8 [bytes]), to be read in place.
 
         What was computed from it counts only if `is_whole` afterwards.
         """
         self.version = self._announced
-        return self._slots.data[index]
+        return self._slots.data[self._index]
 
     def is_whole(self) -> bool:
-        """True if the slot that `newest` found still holds the version that was announced then."""
+        """True if the slot that `look` found still holds the version that was announced then."""
         return bool(self._words[self._word] == 2 * self._announced)
 
     def drawn_ns(self) -> int:
@@ -59,16 +78,16 @@ class Subscriber:
         drawn: int = self._words[self._word + 3]
         return drawn if self.is_whole() else 0
 
-    def refresh(self, target: torch.Tensor) -> bool | None:
-        """Copy the newest version into `target` (uint8 [bytes]): True if taken, False if nothing is new.
+    def refresh(self, target: torch.Tensor) -> Look:
+        """Copy the newest version into `target` (uint8 [bytes]).
 
-        None if the slot was being written: `target` may hold anything then, and the next call looks again.
+        If the slot was BUSY, `target` may hold anything, and the next call looks again.
         """
-        index = self.newest()
-        if index is None or index < 0:
-            return None if index is None else False
-        target.copy_(self._slots.data[index])
+        found = self.look()
+        if found is not _TAKEN:
+            return found
+        target.copy_(self._slots.data[self._index])
         if not self.is_whole() or (self._verify and checksum(target) != self._words[self._word + 1]):
-            return None
+            return _BUSY
         self.version = self._announced
-        return True
+        return _TAKEN

@@ -29,12 +29,12 @@ def run(options: argparse.Namespace) -> int:
     except SegmentError as error:
         print(f"CRITICAL: instance {options.instance}: {error}")
         return 2
-    line, bad = judge(shown, None if options.max_age is None else float(options.max_age))
+    line, bad = summary(shown, None if options.max_age is None else float(options.max_age))
     print(f"{'CRITICAL' if bad else 'OK'}: instance {options.instance}: {line}")
     return 2 if bad else 0
 
 
-def judge(shown: dict[str, Any], max_age: float | None) -> tuple[str, bool]:
+def summary(shown: dict[str, Any], max_age: float | None) -> tuple[str, bool]:
     """What to say about a status, and whether it is bad."""
     state, age = shown["state"], shown["model_age_s"]
     if state != "running":

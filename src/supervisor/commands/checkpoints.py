@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for entry in found:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["saved_at"]))
-        score = "" if entry["live_reward"] is None else f"  live reward {entry['live_reward']:+.3f}"
+        score = "" if entry["live_reward"] is None else f"  decisions earned {entry['live_reward']:+.3f}"
         print(f"version {entry['version']:>8}  {when}  {entry['bytes']:>12,} bytes{score}")
     if not found:
         print(f"there are none in {folder}")

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ...shared.configuration.config import load
-from ..demo import Game, LiveLine, play, quiet_logging
+from ..demo import Game, ProgressLine, play, quiet_logging
 from .up import config_path, with_port
 
 EXAMPLE = "ctl demo --seconds 30 --json"
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, command=""))
     quiet_logging()
     game = Game(options.seconds, options.speed, options.territories, options.seed)
-    result = play(config, game, _tell, LiveLine())
+    result = play(config, game, _tell, ProgressLine())
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if result is None:

@@ -24,10 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine the machine."""
+    """Check the machine."""
     path = config_path(options.config)
     config = with_port(load(path), options.port)
-    findings = doctor.examine(options.instance, config, path)
+    findings = doctor.all_findings(options.instance, config, path)
     if options.json:
         print(json.dumps([finding.to_dict() for finding in findings]))
     else:

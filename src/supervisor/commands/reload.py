@@ -49,14 +49,14 @@ def run(options: argparse.Namespace) -> int:
     # What the command line decided at the start is no change.
     asked = dataclasses.replace(asked, data_dir=running.data_dir)
     asked = dataclasses.replace(asked, inference=dataclasses.replace(asked.inference, port=running.inference.port))
-    live, fixed = changes(running, asked)
-    if live:
-        _apply(control, path, merged(running, asked, live), options.timeout)
-    for name, (old, new) in live.items():
+    reloadable, fixed = changes(running, asked)
+    if reloadable:
+        _apply(control, path, merged(running, asked, reloadable), options.timeout)
+    for name, (old, new) in reloadable.items():
         print(f"{name}: {old} -> {new}")
     for name, (old, new) in fixed.items():
         print(f"{name}: {old} -> {new} needs a restart (`ctl down`, then `ctl up`)")
-    if not live and not fixed:
+    if not reloadable and not fixed:
         print("nothing has changed")
     return 0
 
@@ -113,8 +113,8 @@ def changes(old: Config, new: Config) -> tuple[Changes, Changes]:
     """Path -> old and new value of the settings that differ: those that may change while running, and the others."""
     before, after, allowed = dict(flatten(old.to_dict())), dict(flatten(new.to_dict())), reloadable_paths()
     differing = {name: (before[name], after[name]) for name in after if before.get(name) != after[name]}
-    live = {name: pair for name, pair in differing.items() if name in allowed}
-    return live, {name: pair for name, pair in differing.items() if name not in allowed}
+    reloadable = {name: pair for name, pair in differing.items() if name in allowed}
+    return reloadable, {name: pair for name, pair in differing.items() if name not in allowed}
 
 
 def merged(old: Config, new: Config, names: Changes) -> dict[str, object]:

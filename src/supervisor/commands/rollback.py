@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="previous",
         metavar="VERSION|best|previous",
-        help="the checkpoint: its version, the best by live reward, or the one before the weights in force (default)",
+        help="its version, the checkpoint whose decisions earned most, or the one before those in force (default)",
     )
     parser.add_argument(
         "--pause", action="store_true", help="pause training first, so that these weights stay (`ctl resume` ends it)"
@@ -71,7 +71,7 @@ def lines(asked: str, version: int, restored: int, before: int, earned: dict[str
     """What came of it, for a person: which version was restored and what its decisions earned when it was saved."""
     import time
 
-    which = {"previous": ", the checkpoint before", "best": ", the best by live reward"}.get(asked, "")
+    which = {"previous": ", the checkpoint before", "best": ", whose decisions earned most"}.get(asked, "")
     text = [f"version {version} has the weights of version {restored}{which} (version {before} was in force)"]
     if earned:
         saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(earned["saved_at"]))
@@ -81,9 +81,9 @@ def lines(asked: str, version: int, restored: int, before: int, earned: dict[str
 
 def _earned(earned: dict[str, Any]) -> str:
     if earned["live_reward"] is not None:
-        return f"its live decisions earned {earned['live_reward']:+.3f} on average"
+        return f"its decisions earned {earned['live_reward']:+.3f} on average"
     if earned["training_reward"] is not None:
-        return f"mean training reward {earned['training_reward']:+.3f}; too few live decisions to say what they earned"
+        return f"mean training reward {earned['training_reward']:+.3f}; too few decisions to say what they earned"
     return "what it earned is not known"
 
 

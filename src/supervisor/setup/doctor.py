@@ -1,4 +1,4 @@
-"""The examinations of `ctl doctor`: each looks at one thing and says what it means and how it is mended."""
+"""The checks of `ctl doctor`: each looks at one thing and says what it means and how it is mended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Finding:
         return dataclasses.asdict(self)
 
 
-def examine(instance: str, config: Config, path: str | None) -> list[Finding]:
+def all_findings(instance: str, config: Config, path: str | None) -> list[Finding]:
     """All findings."""
     findings: list[Finding] = []
     for part in (_kernel(), _versions(), _shared_memory(instance, path), _memory(), _remove_ipc(), _stale()):

@@ -110,9 +110,9 @@ class ChoiceWatch:
                 # As words: field by field it would take ten times as long.
                 words = np.concatenate([rows.view(np.int64) for rows in self._fresh])
                 self._add(words.view(self._fresh[0].dtype))
-            self._judge()
+            self._check()
         except Exception:
-            log.exception("the choices of the newest decisions could not be examined")
+            log.exception("the choices of the newest decisions could not be looked at")
         self._fresh.clear()
 
     def _add(self, rows: NDArray[Any]) -> None:
@@ -126,7 +126,7 @@ class ChoiceWatch:
         share = min(1.0, _WINDOW / count) if count > 2 * _WINDOW else 1.0
         self._recent = (count * share, float(total) * share)
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         found = [
             (head.mean(choice), index, choice)
             for index, head in self._heads.items()

@@ -36,13 +36,13 @@ class DecisionWatch:
         new = self._scores.read_new()
         self._choices.tick(self._scores.fresh)
         score, guard = self._scores.score(), self.guard
-        metrics.record_live(score, guard.best, guard.best_version)
-        version = guard.judge(score, new)
+        metrics.record_score(score, guard.best, guard.best_version)
+        version = guard.compare(score, new)
         if not version or score is None:
             return None
         best = guard.best
         guard.restart()
-        return version, f"live decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
+        return version, f"decisions earn {score.mean:.3f}, and earned {best.mean if best else 0.0:.3f}"
 
     def score(self) -> Score | None:
         """What the newest decisions earn, if there are enough."""

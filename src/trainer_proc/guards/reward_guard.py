@@ -134,14 +134,14 @@ class RewardGuard:
         self._worse_for = 0
         self._measure_again = 0
 
-    def kept(self, version: int, score: Score | None) -> None:
+    def saved(self, version: int, score: Score | None) -> None:
         """Checkpoint `version` was saved while decisions had this score."""
         if score is None or self._measure_again:
             return
         if self.best is None or score.mean - score.error > self.best.mean - self.best.error:
             self.best, self.best_version = score, version
 
-    def judge(self, score: Score | None, new: int) -> int:
+    def compare(self, score: Score | None, new: int) -> int:
         """The version to roll back to, 0 for none. `new` decisions came in since the last call."""
         if score is None or not self.config.live_guard:
             return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem.shared.memory.processes import boot_id, is_same_process, own_identity, start_ticks, uptime_of
+from tandem.shared.memory.processes import boot_id, is_same_process, own_identity, own_uptime, start_ticks, uptime_of
 
 
 def test_own_identity_is_this_process() -> None:
@@ -35,6 +35,7 @@ def test_an_uptime_counts_from_the_start() -> None:
     ticks = own_identity()[1]
     since_boot = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
     assert uptime_of(ticks) == pytest.approx(since_boot - ticks / os.sysconf("SC_CLK_TCK"), abs=0.1)
+    assert own_uptime() == pytest.approx(uptime_of(ticks), abs=0.1)
     before = time.monotonic()
     child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
     ticks = start_ticks(child.pid)

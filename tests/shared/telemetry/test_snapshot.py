@@ -1,4 +1,4 @@
-"""How a reading of an instance judges its trainer and its server: who they are, whether they live, when they turned."""
+"""What a reading says of an instance's trainer and server: who they are, whether they live, when they turned."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from tandem.shared.telemetry.snapshot import Snapshot
 from tandem.shared.telemetry.stats import training_stats
 from tandem.shared.weights.freshness import Freshness
 from tandem.shared.weights.publisher import Publisher
+from tandem.shared.weights.subscriber import Look
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_slot_that_is_written_again_says_nothing(channel: Callable[..., Any]) 
     made = channel(slots=2)
     publisher, subscriber, room = made.publisher(), made.subscriber(), made.room()
     publisher.publish(fill(made.room(), 1), 1, 111)
-    assert subscriber.refresh(room)
+    assert subscriber.refresh(room) is Look.TAKEN
     assert subscriber.drawn_ns() == 111
     publisher.publish(fill(made.room(), 2), 2, 222)
     assert subscriber.drawn_ns() == 111

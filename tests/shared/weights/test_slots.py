@@ -15,6 +15,7 @@ from tandem.shared.weights.flat_model import FlatModel
 from tandem.shared.weights.layout import WeightsLayout
 from tandem.shared.weights.publisher import Publisher
 from tandem.shared.weights.slots import Slots, checksum
+from tandem.shared.weights.subscriber import Look
 
 MakeChannel = Callable[..., Any]
 
@@ -112,16 +113,17 @@ def test_a_quiet_slot_is_a_safetensors_file(channel: MakeChannel) -> None:
 
 @pytest.mark.parametrize("size", [8, 256, 1 << 20])
 def test_a_published_version_is_taken_whole(channel: MakeChannel, size: int) -> None:
-    """True once for each version, False while nothing is new."""
+    """TAKEN once for each version, NOTHING_NEW in between; in a condition only TAKEN is true."""
     made = channel(weights_bytes=size)
     publisher, subscriber, room = made.publisher(), made.subscriber(), made.room()
-    assert subscriber.refresh(room) is True
+    assert subscriber.refresh(room) is Look.TAKEN
     for version in (1, 2, 3, 9, 10, 40):
         made.publish(publisher, version)
-        assert subscriber.refresh(room) is True
+        assert subscriber.refresh(room) is Look.TAKEN
         assert subscriber.version == publisher.version == version
         assert is_whole(room, version)
-        assert subscriber.refresh(room) is False
+        assert subscriber.refresh(room) is Look.NOTHING_NEW
+    assert [found for found in Look if found] == [Look.TAKEN]
 
 
 def test_a_version_that_does_not_rise_is_refused(channel: MakeChannel) -> None:
@@ -136,18 +138,18 @@ def test_a_version_that_does_not_rise_is_refused(channel: MakeChannel) -> None:
 
 
 def test_a_slot_in_the_making_is_not_taken(channel: MakeChannel) -> None:
-    """None, before anything is copied, and the next look takes the version."""
+    """BUSY, before anything is copied, and the next look takes the version."""
     made = channel()
     publisher, subscriber, room = made.publisher(), made.subscriber(), made.room()
     made.publish(publisher, 1)
     subscriber.refresh(room)
     made.publish(publisher, 2)
     made.control.set("slot.2.sequence", 2 * 6 - 1)
-    assert subscriber.refresh(room) is None
+    assert subscriber.refresh(room) is Look.BUSY
     assert subscriber.version == 1
     assert is_whole(room, 1)
     made.control.set("slot.2.sequence", 4)
-    assert subscriber.refresh(room) is True
+    assert subscriber.refresh(room) is Look.TAKEN
     assert is_whole(room, 2)
 
 
@@ -159,10 +161,10 @@ def test_verification_finds_a_damaged_slot(channel: MakeChannel) -> None:
     made.publish(publisher, 1)
     slots = made.slots()
     slots.data[1][17] ^= 4
-    assert subscriber.refresh(room) is None
+    assert subscriber.refresh(room) is Look.BUSY
     assert subscriber.version == 0
     slots.data[1][17] ^= 4
-    assert subscriber.refresh(room) is True
+    assert subscriber.refresh(room) is Look.TAKEN
 
 
 def test_a_slot_can_be_read_in_place(channel: MakeChannel) -> None:
@@ -170,19 +172,20 @@ def test_a_slot_can_be_read_in_place(channel: MakeChannel) -> None:
     made = channel()
     publisher, subscriber = made.publisher(), made.subscriber()
     made.publish(publisher, 1)
-    index = subscriber.newest()
-    assert index == 1
-    held = subscriber.hold(index)
+    assert subscriber.look() is Look.TAKEN
+    assert subscriber.version == -1
+    held = subscriber.hold()
     assert subscriber.version == 1
     assert is_whole(held, 1)
     assert subscriber.is_whole()
-    assert subscriber.newest() == -1
+    assert subscriber.look() is Look.NOTHING_NEW
     for version in (2, 3, 4):
         made.publish(publisher, version)
     assert subscriber.is_whole()
     made.publish(publisher, 5)
     assert not subscriber.is_whole()
-    assert subscriber.hold(subscriber.newest()).data_ptr() == held.data_ptr()
+    assert subscriber.look() is Look.TAKEN
+    assert subscriber.hold().data_ptr() == held.data_ptr()
     assert subscriber.is_whole()
 
 

@@ -83,7 +83,7 @@ def test_pauses_between_restarts_double_up_to_the_limit(make_child: Make, turn_u
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
         pytest.param("ready(); beat(); time.sleep(600)", id="stuck main loop"),
         pytest.param(
@@ -98,9 +98,9 @@ def test_pauses_between_restarts_double_up_to_the_limit(make_child: Make, turn_u
         pytest.param("ready(); os.kill(os.getpid(), signal.SIGSTOP); work()", id="stopped process"),
     ],
 )
-def test_a_child_without_progress_is_replaced(make_child: Make, turn_until: Turn, trouble: str) -> None:
+def test_a_child_without_progress_is_replaced(make_child: Make, turn_until: Turn, fault: str) -> None:
     """A process that lives but makes no progress for hang_timeout is killed and started again."""
-    child = make_child(trouble, hang_timeout=0.3)
+    child = make_child(fault, hang_timeout=0.3)
     child.start(time.monotonic())
     turn_until(child, "running")
     first, ticks = child.pid, child.ticks

@@ -46,7 +46,7 @@ def play(trainer, steps=50):
 
 
 @pytest.mark.parametrize("value", [1e20, -3e38, 1e6])
-def test_an_absurd_reward_is_clipped_counted_and_survived(toy_trainer, fill, value):
+def test_an_absurd_reward_is_clipped_and_counted(toy_trainer, fill, value):
     """Training goes on with every experience; state, statistics and metrics stay sensible."""
     trainer = toy_trainer()
     fill(trainer.buffer, 60)

@@ -175,7 +175,7 @@ def test_a_step_that_moves_too_far_can_be_shortened(masked, move):
 
 
 def test_logits_of_minus_infinity_have_an_entropy(flat):
-    """A policy that masks with -inf is judged by the choices that are left."""
+    """A policy that masks with -inf is compared by the choices that are left."""
 
     class Hard(Policy):
         def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:

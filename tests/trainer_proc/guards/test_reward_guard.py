@@ -21,52 +21,52 @@ def score(mean, error=0.02, count=200):
 def guard():
     """A guard with the default settings that has seen version 10 kept at a score of 0.4."""
     guard = RewardGuard(ContinuousTrainingConfig())
-    guard.kept(10, score(0.4))
+    guard.saved(10, score(0.4))
     return guard
 
 
 def test_a_lasting_loss_trips(guard):
     """Clearly worse for a quarter of the window names the best version kept."""
-    assert guard.judge(score(0.2), 30) == 0
-    assert guard.judge(score(0.2), 30) == 10
+    assert guard.compare(score(0.2), 30) == 0
+    assert guard.compare(score(0.2), 30) == 10
 
 
 def test_a_short_or_small_loss_does_not_trip(guard):
     """A dip that ends in time, or one within the error, is no reason."""
-    assert guard.judge(score(0.2), 45) == 0
-    assert guard.judge(score(0.39), 10) == 0
-    assert guard.judge(score(0.2), 45) == 0
+    assert guard.compare(score(0.2), 45) == 0
+    assert guard.compare(score(0.39), 10) == 0
+    assert guard.compare(score(0.2), 45) == 0
     for _ in range(100):
-        assert guard.judge(score(0.33), 50) == 0
+        assert guard.compare(score(0.33), 50) == 0
 
 
 def test_it_can_be_switched_off(guard):
     """With live_guard false nothing is rolled back."""
     guard.config = dataclasses.replace(guard.config, live_guard=False)
-    assert guard.judge(score(-1.0), 1000) == 0
+    assert guard.compare(score(-1.0), 1000) == 0
 
 
 def test_the_surely_better_version_is_the_one_compared_with(guard):
     """A higher mean with a large error does not take the place of a sure one."""
-    guard.kept(11, score(0.45, error=0.2))
+    guard.saved(11, score(0.45, error=0.2))
     assert guard.best_version == 10
-    guard.kept(12, score(0.5))
+    guard.saved(12, score(0.5))
     assert guard.best_version == 12
-    guard.kept(13, None)
+    guard.saved(13, None)
     assert guard.best_version == 12
 
 
 def test_after_a_rollback_the_restored_version_is_measured_anew(guard):
     """If the world has become harder, one rollback is made, not one after the other."""
-    guard.judge(score(0.1), 30)
-    assert guard.judge(score(0.1), 30) == 10
+    guard.compare(score(0.1), 30)
+    assert guard.compare(score(0.1), 30) == 10
     guard.restart(restored=10)
-    guard.kept(20, score(0.9))
-    assert guard.judge(None, 50) == 0
-    assert guard.judge(score(0.1), 200) == 0
+    guard.saved(20, score(0.9))
+    assert guard.compare(None, 50) == 0
+    assert guard.compare(score(0.1), 200) == 0
     assert (guard.best_version, guard.best.mean) == (10, 0.1)
-    assert guard.judge(score(0.1), 1000) == 0
-    assert guard.judge(score(-0.1), 51) == 10
+    assert guard.compare(score(0.1), 1000) == 0
+    assert guard.compare(score(-0.1), 51) == 10
 
 
 def test_noise_hardly_ever_trips():
@@ -80,8 +80,8 @@ def test_noise_hardly_ever_trips():
             blocks = window.reshape(20, 10).mean(axis=1)
             now = Score(float(window.mean()), float(blocks.std(ddof=1) / math.sqrt(20)), 200, 0.3, 1.0)
             if number % 8 == 0:
-                guard.kept(number + 1, now)
-            trips += bool(guard.judge(now, 40))
+                guard.saved(number + 1, now)
+            trips += bool(guard.compare(now, 40))
     assert trips == 0
 
 

@@ -19,12 +19,14 @@ from starlette.routing import Route
 from ....shared.application import ActionHead
 from ....shared.experiences.records import SEND
 from ....shared.experiences.sampler import ReplayReader
+from ....shared.memory.processes import own_uptime
+from ....shared.messages.handler import MessageHandler
 from ....shared.telemetry.stats import training_stats
+from ..access import Access
 from ..json_response import JSON, problem
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..serving import Serving
 
 _RECORDS = 2000
 """Newest records looked at; enough for a heatmap, and read in about a millisecond."""
@@ -34,12 +36,13 @@ _HISTORY = 100
 
 
 class NnDashboard:
-    """Endpoints on one service."""
+    """Endpoints on one engine and what its message handler shows."""
 
-    def __init__(self, service: Serving, engine: Engine) -> None:
-        self._service = service
+    def __init__(self, engine: Engine, handler: MessageHandler, access: Access) -> None:
         self._engine = engine
-        self._reader = ReplayReader(self._engine.control, self._engine.instance.records)
+        self._handler = handler
+        self._access = access
+        self._reader = ReplayReader(engine.control, engine.instance.records)
         self._since = 0.0
 
     def routes(self) -> list[Route]:
@@ -55,7 +58,7 @@ class NnDashboard:
 
     async def reset(self, request: Request) -> Response:
         """Start the dashboard's counts again; nothing that is learned is touched."""
-        if not self._service.access.may_change(request.scope):
+        if not self._access.may_change(request.scope):
             return problem(403, "this needs the token, or a request from this machine")
         self._since = time.time()
         return JSON({"status": "success", "message": "the dashboard starts again", "timestamp": self._since})
@@ -65,10 +68,10 @@ class NnDashboard:
         rows = self._reader.recent(_RECORDS)
         if self._since:
             rows = rows[rows["timestamp"] >= self._since]
-        panels = self._service.handler.panels()
+        panels = self._handler.panels()
         return {
             "timestamp": time.time(),
-            "uptime_seconds": self._service.uptime,
+            "uptime_seconds": own_uptime(),
             "nn_decisions": decisions(rows, self._engine.application.heads),
             "gate_behavior": self._gate(rows, panels.pop("decision_reasons", {})),
             "training": self._training(rows),

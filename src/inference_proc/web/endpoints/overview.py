@@ -18,8 +18,8 @@ _FRESH = 0.5
 """Seconds for which one computation serves every dashboard."""
 
 
-class LiveView:
-    """The live picture of one service's instance."""
+class Overview:
+    """The picture of one instance at this moment."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

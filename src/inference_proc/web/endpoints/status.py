@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from .... import __version__
 from ....shared.errors import TandemError
+from ....shared.memory.processes import own_uptime
 from ....shared.telemetry.learning_reasons import learning_notices
 from ..json_response import JSON, BadBody, problem, read_json
 
@@ -27,7 +28,7 @@ _PROGRESS = {"currentLevel": 0, "highestTitle": "Initiate", "totalUpgradeBonus":
 
 
 class Rest:
-    """Endpoints on one service."""
+    """Endpoints on one service. They show the whole of it, and so they get the whole of it."""
 
     def __init__(self, service: Serving) -> None:
         self._service = service
@@ -80,7 +81,7 @@ class Rest:
             "active_connections": len(service.connections),
             "model_version": engine.model_version,
             "system_metrics": {
-                "uptime_seconds": service.uptime,
+                "uptime_seconds": own_uptime(),
                 "environment": os.environ.get("TANDEM_ENVIRONMENT", "production"),
                 "log_level": engine.config.logging.level,
             },
@@ -117,7 +118,7 @@ class Rest:
                 "instance": engine.name,
                 "application": engine.application.name,
                 "model_version": engine.model_version,
-                "uptime_seconds": service.uptime,
+                "uptime_seconds": own_uptime(),
                 "trainer": {"enabled": engine.enabled, "alive": engine.trainer_alive},
                 "active_connections": len(service.connections),
                 "engine": engine.get_stats(),

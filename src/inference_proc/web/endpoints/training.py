@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,13 +15,14 @@ from ....shared import commands
 from ....shared.experiences.sampler import ReplayReader
 from ....shared.memory import layout
 from ....shared.telemetry.stats import training_stats
+from ..access import Access
 from ..json_response import JSON, BadBody, problem, read_json
-from .overview import LiveView
+from ..limits import Limits
+from .overview import Overview
 from .versions import rewards_by_version
 
 if TYPE_CHECKING:
     from ...engine import Engine
-    from ..serving import Serving
 
 _RECORDS = 20_000
 """Newest experiences that the table of versions is made from; they are read in about ten milliseconds."""
@@ -43,12 +44,16 @@ _ANSWERS = {
 
 
 class TrainingApi:
-    """Endpoints on one service."""
+    """Endpoints on one engine. `is_stopping_within(seconds)` waits for a stop, which ends the streams."""
 
-    def __init__(self, service: Serving, engine: Engine) -> None:
-        self._service = service
+    def __init__(
+        self, engine: Engine, access: Access, limits: Limits, is_stopping_within: Callable[[float], Awaitable[bool]]
+    ) -> None:
+        self._access = access
+        self._limits = limits
+        self._is_stopping_within = is_stopping_within
         self._control = engine.control
-        self._live = LiveView(engine)
+        self._overview = Overview(engine)
         self._reader = ReplayReader(engine.control, engine.instance.records)
         self._streams = 0
 
@@ -95,7 +100,7 @@ class TrainingApi:
             since, limit = _range(request)
         except ValueError as error:
             return problem(400, str(error))
-        return JSON(self._live.picture(since, limit))
+        return JSON(self._overview.picture(since, limit))
 
     async def stream(self, request: Request) -> Response:
         """The same each second, as server-sent events."""
@@ -111,13 +116,13 @@ class TrainingApi:
     async def _events(self, since: int, limit: int) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
-            head = self._live.head
+            head = self._overview.head
             for number in range(_STREAM_EVENTS):
                 if number:
                     # Only what was written since the last event is looked at: the whole history takes milliseconds.
-                    head, limit = self._live.head, self._live.head - head
-                yield b"data: " + msgspec.json.encode(self._live.picture(since, limit)) + b"\n\n"
-                if await self._service.is_stopping_within(_STREAM_INTERVAL):
+                    head, limit = self._overview.head, self._overview.head - head
+                yield b"data: " + msgspec.json.encode(self._overview.picture(since, limit)) + b"\n\n"
+                if await self._is_stopping_within(_STREAM_INTERVAL):
                     break
             yield b"event: end\ndata: {}\n\n"
         finally:
@@ -132,18 +137,18 @@ class TrainingApi:
         return self._set_paused(request, False)
 
     def _set_paused(self, request: Request, paused: bool) -> Response:
-        if not self._service.access.may_change(request.scope):
+        if not self._access.may_change(request.scope):
             return _denied()
         commands.set_paused(self._control, paused)
         return JSON({"status": "success", "message": "training is paused" if paused else "training goes on"})
 
     async def command(self, request: Request) -> Response:
         """Checkpoint, roll back (to `version`, `"best"` or the previous checkpoint) or reload the configuration."""
-        if not self._service.access.may_change(request.scope):
+        if not self._access.may_change(request.scope):
             return _denied()
         name = request.url.path.rpartition("/")[2]
         try:
-            body = await read_json(request, self._service.limits.body_bytes)
+            body = await read_json(request, self._limits.body_bytes)
             argument = _rollback_argument(body) if name == "rollback" else 0
         except BadBody as error:
             return problem(error.status, str(error))

@@ -95,11 +95,11 @@ def test_training_is_shown_as_everywhere(start_server: Callable[..., Any], loss:
     """Steps, loss, version and size are those of the statistics, also where there is no finite loss to show."""
     server = start_server()
     play(server, 3, queen=0.0)
-    control = server.engine.control
+    control, service = server.engine.control, server.service
     for name, value in {"total_steps": 40, "training_steps": 7, "average_loss": loss}.items():
         control.set(f"metrics.{name}", value)
     stats = training_stats(control)
-    shown = NnDashboard(server.service, server.engine).collect()["training"]
+    shown = NnDashboard(server.engine, service.handler, service.access).collect()["training"]
     expected = {
         "total_steps": stats["training"]["total_steps"],
         "avg_loss": stats["training"]["average_loss"],

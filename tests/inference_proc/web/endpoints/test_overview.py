@@ -1,4 +1,4 @@
-"""The dashboard's live picture, its stream, and what an operator may ask over HTTP."""
+"""The dashboard's picture of the moment, its stream, and what an operator may ask over HTTP."""
 
 from __future__ import annotations
 
