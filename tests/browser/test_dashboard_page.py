@@ -133,6 +133,16 @@ def test_nothing_is_wider_than_the_screen(
     assert page.page.evaluate(f"[...document.querySelectorAll('button,select,input')].{named}")
 
 
+@pytest.mark.parametrize(("width", "columns"), [(1400, 4), (1280, 4), (800, 4), (390, 2)])
+def test_no_tile_stands_alone(demo: Any, visit: Callable[..., Any], width: int, columns: int) -> None:
+    """Every row of tiles is full, on a desk and on a phone, and no tile's text is wider than the tile."""
+    page = visit(demo.server, viewport={"width": width, "height": 900})
+    tops = page.page.evaluate("[...document.querySelectorAll('.tile')].map(e => e.offsetTop)")
+    assert {tops.count(top) for top in tops} == {columns}
+    texts = "[...document.querySelectorAll('.tile, .tile > *')]"
+    assert page.page.evaluate(f"{texts}.every(e => e.scrollWidth <= e.clientWidth)")
+
+
 def test_without_a_game_its_parts_are_absent(
     start_server: Callable[..., Any], visit: Callable[..., Any], toy_application: str
 ) -> None:
