@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ pytestmark = pytest.mark.browser
 def numbers(text: str) -> float:
     """The number that a text shows."""
     return float(text.replace(",", "").replace("%", "").split()[0])
+
+
+def seconds(text: str) -> float:
+    """The duration that a text like "80 ms" or "1.2 s" shows."""
+    number, unit = text.split()
+    return float(number.replace(",", "")) * {"ms": 1e-3, "s": 1.0}[unit]
 
 
 def test_every_figure_is_the_one_that_the_interface_gives(demo: Any, visit: Callable[..., Any]) -> None:
@@ -47,6 +54,34 @@ def test_every_figure_is_the_one_that_the_interface_gives(demo: Any, visit: Call
         assert page.page.locator("#steps > div").count() == 5
         assert page.page.locator("#reasons b").count() == 3
         assert page.page.locator("#components b").count() == 4
+    finally:
+        server.request("POST", "/api/training/resume")
+
+
+def test_freshness_is_that_of_the_statistics(
+    demo: Any, visit: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    """The tile shows how long the game's rewards waited, half of them and 99 %, as GET /api/training/stats gives it."""
+    server = demo.server
+    server.request("POST", "/api/training/pause")
+    try:
+        page = visit(server)
+        page.page.select_option("#interval", "1")
+        page.wait("document.getElementById('state').textContent === 'paused'")
+        fresh: dict[str, Any] = {}
+
+        def is_shown() -> bool:
+            # The last weights before the pause may reach a decision after the page has looked.
+            fresh.update(server.get("/api/training/stats").json()["training"]["freshness"])
+            return bool(page.page.evaluate("state.stats.stats.training.freshness.count") == fresh["count"])
+
+        wait_until(is_shown, "the page has the newest statistics")
+        assert fresh["count"] > 0
+        assert page.page.text_content(".tile:has(#freshness-p50) dt") == "Freshness"
+        assert seconds(page.text("freshness-p50")) == pytest.approx(fresh["p50_seconds"], abs=6e-4, rel=0.05)
+        shown = re.fullmatch("99 % within (.+), reward to decision", page.text("freshness-p99"))
+        assert shown
+        assert seconds(shown[1]) == pytest.approx(fresh["p99_seconds"], abs=6e-4, rel=0.05)
     finally:
         server.request("POST", "/api/training/resume")
 
@@ -133,6 +168,16 @@ def test_nothing_is_wider_than_the_screen(
     assert page.page.evaluate(f"[...document.querySelectorAll('button,select,input')].{named}")
 
 
+@pytest.mark.parametrize(("width", "columns"), [(1400, 4), (1280, 4), (800, 4), (390, 2)])
+def test_no_tile_stands_alone(demo: Any, visit: Callable[..., Any], width: int, columns: int) -> None:
+    """Every row of tiles is full, on a desk and on a phone, and no tile's text is wider than the tile."""
+    page = visit(demo.server, viewport={"width": width, "height": 900})
+    tops = page.page.evaluate("[...document.querySelectorAll('.tile')].map(e => e.offsetTop)")
+    assert {tops.count(top) for top in tops} == {columns}
+    texts = "[...document.querySelectorAll('.tile, .tile > *')]"
+    assert page.page.evaluate(f"{texts}.every(e => e.scrollWidth <= e.clientWidth)")
+
+
 def test_without_a_game_its_parts_are_absent(
     start_server: Callable[..., Any], visit: Callable[..., Any], toy_application: str
 ) -> None:
@@ -148,6 +193,8 @@ def test_without_a_game_its_parts_are_absent(
     assert page.page.locator("#heatmap i").count() == 5
     assert page.text("completed-count") == "20"
     assert page.text("state") == "degraded"
+    assert page.text("freshness-p50") == "\N{EN DASH}", "nobody learns from these rewards"
+    assert page.text("freshness-p99") == "reward to decision"
 
 
 def test_a_token_is_asked_for_when_one_is_needed(start_server: Callable[..., Any], visit: Callable[..., Any]) -> None:

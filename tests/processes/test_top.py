@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -10,6 +11,8 @@ import signal
 import struct
 import subprocess
 import termios
+import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -120,3 +123,31 @@ def test_the_screen_shows_and_obeys(ctl: Ctl, wait_until: Wait) -> None:
     assert ctl("down").returncode == 0
     nothing = ctl("top")
     assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 1)
+
+
+def test_freshness_comes_from_rewards_that_were_learned_from(ctl: Ctl, wait_until: Wait) -> None:
+    """`top` shows what the statistics say of the rewards that a game brought, on a terminal and redirected.
+
+    They are rewards of that game: no more of them than came, and none waited for longer than it was played.
+    """
+    assert ctl.up().returncode == 0
+    assert "freshness" not in ctl("top").stdout, "there is a figure before the first reward"
+    url, began = ctl.status["url"], time.monotonic()
+    game = ["-m", "tandem.queen.game_client", "--url", f"ws{url[4:]}/ws", "--seconds", "2", "--speed", "60", "--json"]
+    subprocess.run([ctl.arguments("top")[0], *game], capture_output=True, check=True)
+    played = time.monotonic() - began
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{url}/api/training/stats", timeout=20) as answer:
+        stats = json.load(answer)
+    fresh = stats["training"]["freshness"]
+    assert 0 < fresh["count"] <= stats["buffer"]["completed"]
+    # A percentile may lie at the upper bound of its bucket.
+    assert 0.0 < fresh["p50_seconds"] <= fresh["p99_seconds"] <= 2**0.5 * played
+
+    expected = f"p50 {fresh['p50_seconds']:.2f} s   p99 {fresh['p99_seconds']:.2f} s"
+    assert f"\nfreshness  {expected}\n" in ctl("top").stdout
+    terminal = Terminal(ctl.arguments("top", "--interval", "0.2"))
+    try:
+        wait_until(lambda: re.search(rf"freshness  (\x1b\[\d*m)*{expected}", terminal.read()), "the screen shows it")
+    finally:
+        terminal.close()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from proof import figure
+from tandem.shared.memory.durations import FRESHNESS, Scale
 from tandem.supervisor.children import process_tree
 from tandem.supervisor.display.top_sample import Reader
 
@@ -106,8 +110,17 @@ class Surfaces:
             "supervisor": [status["supervisor"]["pid"] is not None,
                            bool(metrics.value("tandem_process_up", process="supervisor"))],
             "reasons": [len(status["reasons"]), metrics.sum("tandem_learning_problem")],
+            "freshness": [stats["training"]["freshness"]["count"], live["stats"]["training"]["freshness"]["count"],
+                          metrics.sum("tandem_freshness_seconds_count")],
             "durations": [sum(live["latency"]["counts"]), metrics.sum("tandem_decision_duration_seconds_count")],
         }  # fmt: skip
+        for at_top, name, share in zip(top.freshness, ("p50_seconds", "p99_seconds"), (0.5, 0.99), strict=True):
+            facts[f"freshness, {name}"] = [
+                at_top,
+                stats["training"]["freshness"][name],
+                live["stats"]["training"]["freshness"][name],
+                metrics.percentile("tandem_freshness_seconds", FRESHNESS, share),
+            ]
         for name in SUMMED:
             shown = "tandem_experiences_decided_total" if name == "decided" else "tandem_experiences_settled_total"
             by = {} if name == "decided" else {"outcome": name}
@@ -139,6 +152,17 @@ class Metrics:
     def count(self, name: str) -> int:
         """How many samples have that name."""
         return len(self._values(name))
+
+    def percentile(self, name: str, scale: Scale, share: float) -> float | None:
+        """Of a histogram in the buckets of `scale`, all lanes together; None if nothing was counted."""
+        cumulative: Counter[float] = Counter()
+        for sample in self._samples:
+            if sample.name == f"{name}_bucket":
+                cumulative[float(sample.labels["le"])] += round(sample.value)
+        assert sorted(cumulative) == pytest.approx([*scale.bounds, math.inf])
+        below = [0, *(cumulative[bound] for bound in sorted(cumulative))]
+        counts = [after - before for before, after in itertools.pairwise(below)]
+        return scale.percentile(counts, share) if any(counts) else None
 
     def state(self, process: str) -> str:
         """The state of a process that is 1."""
@@ -199,6 +223,8 @@ def test_promise_48_every_surface_shows_the_same(ctl: processes.Ctl, wait_until:
             assert not last, (when, last)
         compared.append(when)
 
+    fresh = json.loads(surfaces.get("/api/training/stats"))["training"]["freshness"]
+    assert fresh["count"] > 0, "no reward of the game was learned from"
     agree("everything runs")
     words = [sys.executable, "-c", WORKER, ctl.instance]
     worker = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True, cwd=tmp_path)

@@ -90,6 +90,13 @@ def test_before_the_first_step_nothing_is_made_up() -> None:
     assert "nats" not in text
 
 
+def test_freshness_is_shown_in_seconds() -> None:
+    """Seconds within which half of the rewards were learned from, and 99 % of them; a dash before there was one."""
+    text = plain(compose(reader(), reading(freshness=(0.0849, 1.5))))
+    assert "\nfreshness  p50 0.08 s   p99 1.50 s\n" in text
+    assert "\nfreshness  -\n" in plain(compose(reader(), reading()))
+
+
 def test_what_is_not_known_yet_is_a_dash() -> None:
     """A trainer that has just taken over has no means of steps."""
     taken_over = reading()
