@@ -158,6 +158,9 @@ class CoupledTrainer:
         if hasattr(self._learner, "experiences"):
             control = self._instance.control
             self._learner.experiences = sum(control.get(f"lane.{lane}.head") for lane in range(control.get("lanes")))
+        observe = getattr(self._learner, "observe", None)
+        if observe is not None:
+            observe(batch)
         with torch.enable_grad():
             result = self._learner.step(batch)
         self._binding.restore()

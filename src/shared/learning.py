@@ -66,6 +66,7 @@ class Learner(Protocol):
     # A learner may also offer `is_finite() -> bool`: True if nothing in its state is NaN or infinite. Without it, every
     # tensor of `state()` is looked at after each step. And an attribute `experiences`: before each step it is set to
     # how many there are to learn from; batches are as large as suits replay, and training rests while nothing is new.
+    # And a method `observe(batch)`: it is given each experience once, before the steps of a tick.
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything besides the model that a resumed learner needs, by name."""
@@ -75,7 +76,7 @@ class Learner(Protocol):
 
 
 _LEARNERS = {
-    "reward_regression": "tandem.trainer_proc.reward_regression:RewardRegression",
+    "reward_regression": "tandem.trainer_proc.regression.reward_regression:RewardRegression",
     "policy_gradient": "tandem.trainer_proc.learner:PolicyGradient",
 }
 

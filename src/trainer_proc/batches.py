@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from ..shared.learning import Batch, StepResult, make_batch, training_rewards
 from ..shared.memory.control import Control
 from .guards.intake import Intake, find_spoilers
 
+_MOST_NEW = 10_000
+"""New records of one lane that are taken in at once."""
+
 
 class Batches:
     """Draws batches from the rings of all lanes. `rows` are the records (structured [n]) of the last one."""
@@ -26,6 +29,8 @@ class Batches:
         self._intake = intake
         self._device = device
         self.rows: NDArray[Any] | None = None
+        self.observed: dict[int, int] = {}
+        """Number of the newest record of each lane that `new` gave."""
 
     def draw(self, config: ContinuousTrainingConfig, size: int = 0) -> NDArray[Any] | None:
         """The next batch of records, `size` or `batch_size` of them, or None if there are too few to train on."""
@@ -38,6 +43,17 @@ class Batches:
             admitted = self._intake.admit(rows)
             self.rows = admitted if len(admitted) else None
         return self.rows
+
+    def new(self) -> NDArray[Any] | None:
+        """Records that are newer than those `observed`, which they are from now on, or None."""
+        rows = self._reader.newer_than(self.observed, _MOST_NEW)
+        admitted = self._intake.admit(rows) if len(rows) else rows
+        return admitted if len(admitted) else None
+
+    def resume(self, manifest: Mapping[str, Any]) -> None:
+        """Go on with `new` where a checkpoint was made: its learner has seen nothing since."""
+        found = manifest.get("observed")
+        self.observed = {int(lane): int(number) for lane, number in found.items()} if isinstance(found, dict) else {}
 
     def rewards(self, rows: NDArray[Any], config: ContinuousTrainingConfig) -> NDArray[np.float32]:
         """The training reward of each record: float32[n]."""

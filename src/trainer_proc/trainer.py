@@ -219,6 +219,7 @@ class ContinuousTrainer:
             started = time.perf_counter()
             if not steps:
                 self.candidate.begin()
+                self._observe()
             rewards = self._batches.rewards(rows, self.config)
             batch = self._batches.tensors(rows, rewards)
             if hasattr(self.learner, "experiences"):
@@ -228,6 +229,15 @@ class ContinuousTrainer:
             if not math.isfinite(result.loss):
                 break
         return steps
+
+    def _observe(self) -> None:
+        """Let a learner that sees each experience once, too, see those that are new."""
+        observe = getattr(self.learner, "observe", None)
+        if observe is None:
+            return
+        rows = self._batches.new()
+        if rows is not None:
+            observe(self._batches.tensors(rows, self._batches.rewards(rows, self.config)))
 
     def _tell(self, row: dict[str, float], size: int) -> None:
         """A line for each publication, from the last row of the history, at level info at most one a second."""
@@ -288,7 +298,11 @@ class ContinuousTrainer:
         self.candidate.settle()
         optimiser = {**self.learner.state(), RANDOM: torch.get_rng_state()}
         sampler = self.buffer.reader.rng.bit_generator.state
-        details = {"application": self.instance.application.name, "sampler": sampler}
+        details = {
+            "application": self.instance.application.name,
+            "sampler": sampler,
+            "observed": self._batches.observed,
+        }
         score, version, guard = self._decisions.score(), self.model_version, self._decisions.guard
         state = self.flat.state()
         if not self.checkpoints.save(version, state, optimiser, details, score, restored, guard.best_version):
@@ -303,6 +317,7 @@ class ContinuousTrainer:
         Raises CheckpointError if it cannot be read or belongs to another model; nothing changes then.
         """
         self.candidate.take_checkpoint(checkpoint)
+        self._batches.resume(checkpoint.manifest)
         source = int(checkpoint.manifest.get("restored") or checkpoint.version)
         self.control.add("rollbacks")
         self.control.set("restored_version", checkpoint.version)
@@ -359,6 +374,7 @@ class ContinuousTrainer:
             return
         random = state.get(RANDOM)
         self.candidate.take_state(state, f"that of checkpoint {checkpoint.version}")
+        self._batches.resume(checkpoint.manifest)
         if checkpoint.version == self.model_version:
             self.checkpoints.saved_version = checkpoint.version
             if random is not None:

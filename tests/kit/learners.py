@@ -32,3 +32,25 @@ class Plain:
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Nothing."""
+
+
+class Seeing(Plain):
+    """Plain, and remembers what it was shown as new: the values of the first feature."""
+
+    def __init__(self, model: torch.nn.Module, heads: Any, config: Any) -> None:
+        super().__init__(model, heads, config)
+        self.seen: list[float] = []
+        self.count = torch.zeros(1)
+
+    def observe(self, batch: Batch) -> None:
+        """Experiences that are new."""
+        self.seen += batch.observations[:, 0].tolist()
+        self.count += len(batch)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """How many were seen."""
+        return {"count": self.count}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """As many as another saw."""
+        self.count.copy_(state["count"])

@@ -194,6 +194,36 @@ def test_a_nan_in_a_gradient_never_reaches_a_decision(toy_trainer, fill, caplog)
     assert torch.isfinite(trainer.flat.flat.view(torch.float32)).all()
 
 
+def test_a_learner_sees_each_experience_once(toy_trainer, fill):
+    """All that the rings hold before its first step, then what is new; a trainer that takes over goes on from there."""
+    trainer = toy_trainer(learner="learners:Seeing")
+    fill(trainer.buffer, 64)
+    assert trainer.train(4)
+    held = trainer.buffer.reader.recent(1000)["observation"][:, 0].tolist()
+    assert sorted(trainer.learner.seen) == sorted(held)
+    assert len(held) == 64
+    assert trainer.train(4)
+    assert len(trainer.learner.seen) == 64
+    fill(trainer.buffer, 10, seed=5)
+    assert trainer.train(4)
+    assert len(trainer.learner.seen) == 74
+    assert trainer.checkpoint()
+    fill(trainer.buffer, 8, seed=6)
+    assert trainer.train(1)
+    # What came in after the checkpoint, whether its predecessor saw it or not: that learner is gone.
+    successor = ContinuousTrainer(trainer.instance.build_model(), trainer.buffer)
+    fill(trainer.buffer, 3, seed=7)
+    assert successor.train(1)
+    assert (len(successor.learner.seen), int(successor.learner.count)) == (11, 85)
+    assert successor.roll_back(successor.checkpoints.newest(), "a test")
+    assert successor.train(1)
+    assert (len(successor.learner.seen), int(successor.learner.count)) == (11, 85)
+    successor.reset()
+    fill(trainer.buffer, 32, seed=8, model_version=successor.model_version)
+    assert successor.train(1)
+    assert int(successor.learner.count) == len(successor.learner.seen) == 32
+
+
 def test_experiences_of_before_a_reset_are_not_trained_on(toy_trainer, fill):
     """After a reset only decisions of the fresh weights are sampled."""
     trainer = toy_trainer()

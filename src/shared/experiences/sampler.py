@@ -111,6 +111,24 @@ class ReplayReader:
         newest: NDArray[Any] = rows[np.argsort(rows["timestamp"], kind="stable")][-count:]
         return newest
 
+    def newer_than(self, marks: dict[int, int], most: int) -> NDArray[Any]:
+        """Up to `most` records of each lane, its newest, with numbers above those in `marks` (by lane; 0 if it is not
+        there), which are raised: a structured array [n]. Records decided before the last reset are left out.
+        """
+        window, parts = self.window(), []
+        for index, low, size in window.lanes:
+            head, mark = low + size, marks.get(index, 0)
+            first = max(low, mark if mark <= head else 0, head - most)
+            marks[index] = head
+            positions = np.arange(first - low, size, dtype=np.int64)
+            room = BatchRoom(self.records, len(positions))
+            parts.append(room.rows[: self._gather_lane(index, low, positions, room.words)])
+        if not parts:
+            return np.empty(0, self.records.record)
+        rows = np.concatenate(parts)
+        newer: NDArray[Any] = rows[rows["version"] >= self.control.words[self._first_version_at]]
+        return newer
+
     def column(self, window: Window, field: str) -> NDArray[Any]:
         """One field of every record in the window, [total, ...]. Not validated: for weighing, never for training."""
         parts = []

@@ -19,30 +19,49 @@ _LEAST = 1e-30
 class RewardEstimates(nn.Module):
     """Expected rewards of one head's choices, and the probabilities with which they are drawn.
 
-    A subclass says what each of K choices is expected to earn (`values`), in deviations of the rewards from their mean;
-    a choice that must not be taken has MASKED or less. `forward` gives the logarithms of the probabilities of inverse
+    A subclass is a network that says what each of K choices is expected to earn (`network`), in deviations of the
+    rewards from their mean; a choice that must not be taken has MASKED or less. What counts (`values`) is `share`
+    (float32[1]) of that and a linear function of the scaled features, `linear` (float32[K, F]) and `constant`
+    (float32[K]), which the learner finds in closed form. `forward` gives the logarithms of the probabilities of inverse
     gap weighting with `gamma` (float32[1]): a choice whose expected reward lies d below the best one's has
     1 / (K + gamma d), the best one the rest (SquareCB: Foster and Rakhlin, "Beyond UCB", ICML 2020). So what draws from
     the logits as from any others draws exactly by this rule, and every choice that may be taken keeps a probability
-    above 0. Features are scaled by `centre` and `inverse` (float32[F]). The three buffers are learned from the data and
+    above 0. Features are scaled by `centre` and `inverse` (float32[F]). The buffers are learned from the data and
     published with the weights.
 
-    `inverse_gap_logits` is the same for one observation in numpy, for a subclass that offers `infer`.
+    `logits_array` is the same for one observation in numpy, for a subclass that offers `infer`.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, choices: int) -> None:
         super().__init__()
         self.centre: Tensor
         self.inverse: Tensor
         self.gamma: Tensor
+        self.linear: Tensor
+        self.constant: Tensor
+        self.share: Tensor
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("inverse", torch.ones(features))
         self.register_buffer("gamma", torch.zeros(1))
+        self.register_buffer("linear", torch.zeros(choices, features))
+        self.register_buffer("constant", torch.zeros(choices))
+        self.register_buffer("share", torch.ones(1))
         self._scale = ParameterArrays(self, buffers=True)
+
+    def network(self, observations: Tensor) -> Tensor:
+        """What the network expects of the choices, in deviations from the mean: float32[B, K] of float32[B, F]."""
+        raise NotImplementedError
 
     def values(self, observations: Tensor) -> Tensor:
         """Expected rewards of the choices, in deviations from the mean: float32[B, K] of float32[B, F]."""
-        raise NotImplementedError
+        # Scaled first: the network may write into what it is given.
+        scaled = self.scaled(observations)
+        return self.with_linear(self.network(observations), scaled)
+
+    def with_linear(self, network: Tensor, scaled: Tensor) -> Tensor:
+        """`values` from what the network expects, float32[B, K], and the scaled features float32[B, F]."""
+        joint = self.share * network + nn.functional.linear(scaled, self.linear, self.constant)
+        return torch.where(network <= MASKED / 2, network, joint)
 
     def forward(self, observations: Tensor) -> tuple[Tensor]:
         """Log probabilities of the choices, (float32[B, K],); MASKED for those that must not be taken."""
@@ -63,11 +82,19 @@ class RewardEstimates(nn.Module):
         scaled: NDArray[np.float32] = far.clip(-FARTHEST, FARTHEST).astype(np.float32)
         return scaled
 
-    def inverse_gap_logits(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`forward` from the expected rewards of one observation, float32[K], in numpy: float32[K]."""
+    def logits_array(self, network: NDArray[np.float32], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`forward` of one observation, in numpy, from what the network expects, float32[K], and the scaled features
+        float32[F]: float32[K].
+        """
+        arrays = self._scale()
+        masked = network <= MASKED / 2 if network.min() <= MASKED / 2 else None
+        values = arrays["linear"] @ scaled
+        values += arrays["constant"]
+        values += arrays["share"] * network
+        if masked is not None:
+            values[masked] = MASKED
         best = int(values.argmax())
-        gamma = max(float(self._scale()["gamma"][0]), 0.0)
-        masked = values <= MASKED / 2 if values.min() <= MASKED / 2 else None
+        gamma = max(float(arrays["gamma"][0]), 0.0)
         count = len(values) if masked is None else len(values) - int(np.count_nonzero(masked))
         weights = 1.0 / (count + gamma * (values[best] - values))
         if masked is not None:

@@ -20,7 +20,7 @@ class ModuleEstimates(RewardEstimates):
     """
 
     def __init__(self, module: nn.Module, features: int, choices: int) -> None:
-        super().__init__(features)
+        super().__init__(features, choices)
         self.module = module
         self.direct = nn.Linear(features, choices, bias=False)
         nn.init.zeros_(self.direct.weight)
@@ -29,7 +29,7 @@ class ModuleEstimates(RewardEstimates):
         if infer is not None:
             self.infer = self._infer
 
-    def values(self, observations: Tensor) -> Tensor:
+    def network(self, observations: Tensor) -> Tensor:
         """See RewardEstimates."""
         # Before the module, which may write into what it is given.
         linear: Tensor = self.direct(self.scaled(observations))
@@ -38,6 +38,7 @@ class ModuleEstimates(RewardEstimates):
 
     def _infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
         """`forward` for one observation float32[F] by the module's own `infer`: (float32[K],)."""
-        linear = self._direct()["weight"] @ self.scaled_array(features)
+        scaled = self.scaled_array(features)
+        linear = self._direct()["weight"] @ scaled
         own = np.asarray(self.module.infer(features)[0])  # type: ignore[operator]
-        return (self.inverse_gap_logits(np.where(own <= MASKED / 2, own, own + linear)),)
+        return (self.logits_array(np.where(own <= MASKED / 2, own, own + linear), scaled),)

@@ -15,10 +15,10 @@ WIDTH = 64
 
 
 class RewardModel(RewardEstimates):
-    """A network of one hidden layer plus a linear path, both on scaled features."""
+    """A network of one hidden layer with a linear path past it, both on scaled features."""
 
     def __init__(self, features: int, choices: int) -> None:
-        super().__init__(features)
+        super().__init__(features, choices)
         self.hidden = nn.Linear(features, WIDTH)
         self.out = nn.Linear(WIDTH, choices)
         self.direct = nn.Linear(features, choices, bias=False)
@@ -26,7 +26,7 @@ class RewardModel(RewardEstimates):
             nn.init.zeros_(parameter)
         self._arrays = ParameterArrays(self)
 
-    def values(self, observations: Tensor) -> Tensor:
+    def network(self, observations: Tensor) -> Tensor:
         """See RewardEstimates."""
         scaled = self.scaled(observations)
         values: Tensor = self.out(torch.relu(self.hidden(scaled))) + self.direct(scaled)
@@ -41,4 +41,4 @@ class RewardModel(RewardEstimates):
         values = arrays["out.weight"] @ hidden
         values += arrays["out.bias"]
         values += arrays["direct.weight"] @ scaled
-        return (self.inverse_gap_logits(values),)
+        return (self.logits_array(values, scaled),)

@@ -21,7 +21,7 @@ from tandem.shared.memory.segments import remove_instance
 from tandem.shared.models.logits_model import LogitsModel
 from tandem.shared.models.reward_model import RewardModel
 from tandem.trainer_proc.learner import PolicyGradient
-from tandem.trainer_proc.reward_regression import Moments, RewardRegression
+from tandem.trainer_proc.regression.reward_regression import RewardRegression
 
 HEADS = (ActionHead("choice", 3),)
 CONFIG = ContinuousTrainingConfig()
@@ -108,13 +108,16 @@ def test_its_state_comes_back() -> None:
     rng, first, second = np.random.default_rng(1), RewardModel(2, 3), RewardModel(2, 3)
     one = RewardRegression(first, HEADS, CONFIG)
     for _ in range(5):
+        one.observe(batch_of(rng, 64, right))
         one.step(batch_of(rng, 64, right))
     second.load_state_dict(first.state_dict())
     other = RewardRegression(second, HEADS, CONFIG)
     other.load_state({name: tensor.clone() for name, tensor in one.state().items()})
     batch = batch_of(rng, 64, right)
-    one.step(batch)
-    other.step(batch)
+    one.linear.resume()
+    for learner in (one, other):
+        learner.observe(batch)
+        learner.step(batch)
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
@@ -133,15 +136,99 @@ def test_the_learner_follows_the_heads() -> None:
         RewardRegression(torch.nn.Linear(2, 3), HEADS, CONFIG)
 
 
-def test_moments_are_those_of_all_rows() -> None:
-    """Mean and variance of several batches together."""
-    rows, moments = torch.rand(300, 2, dtype=torch.float64) * 1e6, Moments(2, torch.device("cpu"))
-    for part in (rows[:10], rows[10:200], rows[200:]):
-        moments.add(part)
-    assert torch.allclose(moments.mean, rows.mean(dim=0))
-    assert torch.allclose(moments.variance, rows.var(dim=0, unbiased=False))
-    moments.add(torch.full((1, 2), 3.0, dtype=torch.float64))
-    assert bool(torch.isfinite(moments.deviation).all())
+def linear_world(rng: np.random.Generator, size: int, slopes: np.ndarray[Any, Any]) -> Batch:
+    """Rewards of 0 and 1 whose chance is linear in two features, a small part of what is noise."""
+    rows, choices = rng.random((size, 2)), rng.integers(0, 3, size)
+    chances = BASE + ((rows - 0.5) * slopes[choices]).sum(axis=1)
+    return batch_of(rng, size, lambda *_: rng.random(size) < chances, observations=torch.tensor(rows).float(),
+                    actions=torch.tensor(choices)[:, None])  # fmt: skip
+
+
+BASE, SLOPES = 0.4, np.array([[0.15, 0.0], [-0.15, 0.1], [0.0, -0.15]])
+
+
+def error_of(model: RewardModel, learner: RewardRegression, slopes: np.ndarray[Any, Any]) -> float:
+    """Of the expected rewards, as a share of the deviation that the true ones have."""
+    rows = np.random.default_rng(9).random((2000, 2))
+    truth = BASE + (rows - 0.5) @ slopes.T
+    mean, spread = float(learner.rewards.mean), float(learner.rewards.deviation)
+    with torch.no_grad():
+        told = model.values(torch.tensor(rows).float()).numpy() * spread + mean
+    return float(np.sqrt(((told - truth) ** 2).mean()) / truth.std())
+
+
+def taught(seed: int, worlds: list[np.ndarray[Any, Any]], each: int) -> tuple[RewardModel, RewardRegression]:
+    """A learner after `each` experiences of each world, 100 at a tick, with replay of all of them."""
+    torch.manual_seed(seed)
+    rng, model, seen = np.random.default_rng(seed), RewardModel(2, 3), []
+    learner = RewardRegression(model, HEADS, CONFIG)
+    for world in worlds:
+        for _ in range(each // 100):
+            seen.append(linear_world(rng, 100, world))
+            learner.observe(seen[-1])
+            learner.experiences = 100 * len(seen)
+            for _ in range(10):
+                learner.step(seen[int(rng.integers(len(seen)))])
+    return model, learner
+
+
+def test_what_is_mostly_noise_is_learned_by_the_linear_path() -> None:
+    """A network alone learns the noise; half of the way is gone without the linear path."""
+    model, learner = taught(1, [SLOPES], 4000)
+    with torch.no_grad():
+        told = error_of(model, learner, SLOPES)
+        model.linear.zero_()
+        model.constant.zero_()
+        model.share.fill_(1.0)
+    assert told < 0.45
+    assert error_of(model, learner, SLOPES) > 1.3 * told
+
+
+def test_a_world_that_changes_is_followed() -> None:
+    """After the change its long memory is wrong, which is noticed."""
+    before, after = 4 * SLOPES, -4 * SLOPES
+    model, learner = taught(1, [before, after], 3000)
+    assert learner.stacking.has_changed
+    assert error_of(model, learner, after) < 0.7
+    assert error_of(model, learner, before) > 1.5
+
+
+def test_what_is_new_is_judged_before_it_is_learned_from() -> None:
+    """Of rewards that are nothing but noise neither path foretells anything."""
+    rng, model = np.random.default_rng(1), RewardModel(2, 3)
+    learner = RewardRegression(model, HEADS, CONFIG)
+    for _ in range(40):
+        batch = batch_of(rng, 100, lambda rows, _: rng.standard_normal(len(rows)))
+        learner.observe(batch)
+        for _ in range(20):
+            learner.step(batch)
+    products = learner.stacking.products
+    explained = products[2, 3] / torch.sqrt(products[2, 2] * products[0, 0].clamp_min(1.0))
+    assert abs(float(explained)) < 0.3
+    assert int(learner.linear.count) == 4000
+
+
+def test_where_a_linear_path_is_too_large_the_network_learns_alone() -> None:
+    """A thousand features: nothing is observed, everything else goes on."""
+    rng, model = np.random.default_rng(1), RewardModel(1000, 3)
+    learner = RewardRegression(model, HEADS, CONFIG)
+    batch = batch_of(rng, 64, right, observations=torch.rand(64, 1000))
+    learner.observe(batch)
+    learner.step(batch)
+    assert (learner.linear, float(model.share)) == (None, 1.0)
+    assert not model.linear.any()
+
+
+def test_the_model_computes_alike_with_numpy_and_torch() -> None:
+    """With a linear path, a share of the network, and one observation or many."""
+    model, _ = taught(2, [SLOPES], 1000)
+    assert bool(model.linear.any())
+    assert float(model.share) != 1.0
+    rows = torch.rand(50, 2)
+    with torch.no_grad():
+        together = model(rows)[0].numpy()
+    for row, expected in zip(rows.numpy(), together, strict=True):
+        assert np.allclose(model.infer(row)[0], expected, atol=2e-4)
 
 
 @pytest.mark.timeout(180)
