@@ -119,3 +119,14 @@ def test_the_sign_test(report: Any) -> None:
     assert report.sign_test(9, 1) == pytest.approx(22 / 1024)
     assert report.sign_test(0, 0) == 1.0
     assert report.sign_test(5, 5) == 1.0
+
+
+def test_choices_are_compared_in_simulated_time() -> None:
+    """`ctl bench choices`: one row for each, and what is installed goes most of the way where much is noise."""
+    words = ("--json", "--seeds", "1", "--scenarios", "noisy-clicks", "--choices", "as installed", "the network alone")
+    command = [sys.executable, str(BENCHMARKS / "choices.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=True)
+    installed, network = map(json.loads, done.stdout.splitlines())
+    assert (installed["choice"], network["choice"]) == ("as installed", "the network alone")
+    assert installed["shares"]["noisy-clicks"][0] > 0.7
+    assert network["shares"]["noisy-clicks"][0] < installed["shares"]["noisy-clicks"][0] - 0.05
