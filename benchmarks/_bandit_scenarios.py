@@ -46,7 +46,7 @@ class Scenario:
     burst: bool = False
     measured: int = 0
     peer: bool = True
-    goal: float | None = None
+    goal: float = 0.85
 
     def faster(self, factor: float) -> Scenario:
         """The same with rate, delays and timeout scaled together."""
@@ -66,14 +66,17 @@ class Scenario:
 
 CLICKS = World(low=0.02, high=0.30)
 SCENARIOS = {
-    "stationary": Scenario("a reward of 0 or 1 at once, and nothing changes"),
-    "abrupt-drift": Scenario("in the middle every choice takes another's place", World(drift="abrupt")),
-    "slow-drift": Scenario("all weights turn into others, from the first visit to the last", World(drift="slow")),
+    "stationary": Scenario("a reward of 0 or 1 at once, and nothing changes", goal=0.90),
+    "abrupt-drift": Scenario("in the middle every choice takes another's place", World(drift="abrupt"), goal=0.70),
+    "slow-drift": Scenario(
+        "all weights turn into others, from the first visit to the last", World(drift="slow"), goal=0.70
+    ),
     "delayed": Scenario("rewards come after 1 to 20 s", rate=50.0, visits=6000, delay=(1.0, 20.0)),
     "censored": Scenario(
-        "only successes are reported, after up to 2 s", rate=100.0, delay=(0.0, 2.0), successes_only=True, timeout=5.0
+        "only successes are reported, after up to 2 s",
+        rate=100.0, delay=(0.0, 2.0), successes_only=True, timeout=5.0,
     ),
-    "noisy-clicks": Scenario("a choice is rewarded in 2 to 30 % of the visits", CLICKS),
+    "noisy-clicks": Scenario("a choice is rewarded in 2 to 30 % of the visits", CLICKS, goal=0.70),
     "poisoned": Scenario("one client in ten sends absurd observations and rewards", poisoned=0.1, peer=False),
     "restart": Scenario("trainer and server are restarted in the middle", restart=True),
     "burst": Scenario("the fifth in the middle comes ten times as fast", rate=100.0, visits=6000, burst=True),

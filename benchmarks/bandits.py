@@ -260,16 +260,14 @@ def run_scenarios(options: argparse.Namespace, asked: list[str]) -> int:
 
 
 def print_scenario(line: dict[str, Any], scenario: Scenario, as_json: bool) -> None:
-    """What one scenario gave, and its target if it has one."""
+    """What one scenario gave, and its target."""
     shares = [one["share"] for one in line["seeds"]]
     line["share"] = statistics.fmean(shares) if shares and not line["failures"] else None
-    found = None
-    if scenario.goal is not None:
-        met = None if line["share"] is None else line["share"] >= scenario.goal
-        found = target(f"{line['scenario']}: share of the way from random to best", line["share"],
-                       f">= {scenario.goal:.2f}", met)  # fmt: skip
+    met = None if line["share"] is None else line["share"] >= scenario.goal
+    figure = f"{line['scenario']}: share of the way from random to best"
+    found = target(figure, line["share"], f">= {scenario.goal:.2f}", met)
     if as_json:
-        print("\n".join(json.dumps(one) for one in (line, found) if one is not None), flush=True)
+        print(json.dumps(line), json.dumps(found), sep="\n", flush=True)
         return
     print(f"{line['scenario']}: {line['what']}; {line['visits']:,} visits at {scenario.rate:g}/s")
     if line["speed"] != 1:
@@ -283,7 +281,7 @@ def print_scenario(line: dict[str, Any], scenario: Scenario, as_json: bool) -> N
               f" {one['no_learning']:.3f}")  # fmt: skip
         print("    by twentieths:", " ".join(f"{part:.2f}" for part in one["parts"]))
         print("   ", ", ".join(f"{name} {value}" for name, value in one["play"].items()))
-    print("\n".join([*(f"  failed: {text}" for text in line["failures"]), *([f"  {shown(found)}"] if found else [])]))
+    print("\n".join([*(f"  failed: {text}" for text in line["failures"]), f"  {shown(found)}"]), flush=True)
 
 
 def described(options: argparse.Namespace) -> dict[str, Any]:

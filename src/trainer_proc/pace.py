@@ -12,8 +12,6 @@ from ..shared.memory.control import Control
 _SMALL, _USUAL, _LARGEST = 64, 128, 4096
 """Experiences in a batch: while there are few of them, then, and where time is short."""
 _FEW = 2000
-_BUDGET = 0.5
-"""Share of the interval that steps may take."""
 _GROWTH = 0.03
 """A tick comes early when so large a share of all experiences is new."""
 _LEAST_NEW = 8
@@ -36,6 +34,8 @@ class Pace:
         self._idle = 0
         self.step_seconds = 0.002
         """What a step took lately."""
+        self.is_bounded = False
+        """True if the budget of the tick that was planned last did not allow what the data asked for."""
 
     def total(self) -> int:
         """Experiences that all lanes completed so far."""
@@ -59,8 +59,9 @@ class Pace:
         batch = config.batch_size
         if self._is_replayed:
             batch = max(batch, _SMALL if total < _FEW else _USUAL)
-        most = max(1, int(_BUDGET * config.training_interval / self.step_seconds))
+        most = max(1, int(config.tick_budget * config.training_interval / self.step_seconds))
         largest = _LARGEST if self._is_replayed else 4 * batch
+        self.is_bounded = self._owed / batch >= most + 1
         while self._owed / batch > most and batch < largest:
             batch *= 2
         steps = min(most, max(1, int(self._owed / batch)))

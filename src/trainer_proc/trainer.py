@@ -159,6 +159,8 @@ class ContinuousTrainer:
         steps, self._batch_size = self._pace.plan(self.config)
         if not steps:
             self.metrics.count("idle_ticks")
+        elif self._pace.is_bounded:
+            self.metrics.count("bounded_ticks")
         return steps
 
     def train_step(self) -> bool:

@@ -50,7 +50,25 @@ def test_where_time_is_short_batches_grow_before_steps_are_lost() -> None:
     assert steps <= 10
     assert batch > CONFIG.batch_size
     assert steps * batch > 0.8 * 1000 * CONFIG.update_to_data
+    assert pace.is_bounded
     assert ticks(lanes, pace, 100_000, 1)[0] <= 10 * 4096
+    assert ticks(lanes, pace, 20, 1)[0] == 20 * CONFIG.update_to_data
+    assert not pace.is_bounded
+
+
+def test_the_budget_is_a_share_of_the_interval() -> None:
+    """A tenth of a second allows two steps of 50 ms, and half of a longer interval more."""
+    lanes = Lanes()
+    for config, most in (
+        (replace(CONFIG, tick_budget=0.1), 2),
+        (replace(CONFIG, tick_budget=1.0), 20),
+        (replace(CONFIG, training_interval=4.0), 40),
+    ):
+        pace = Pace(lanes, True)  # type: ignore[arg-type]
+        pace.step_seconds = 0.05
+        lanes.head += 100_000
+        assert pace.plan(config)[0] == most
+        assert pace.is_bounded
 
 
 def test_one_step_a_tick_at_least_and_none_when_nothing_is_new() -> None:

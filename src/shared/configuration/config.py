@@ -70,6 +70,10 @@ class ContinuousTrainingConfig:
         0.05, "seconds between two ticks, at least, when many new experiences wait, where steps_per_interval is auto",
         above=0, reloadable=True,
     )  # fmt: skip
+    tick_budget: float = setting(
+        0.5, "share of training_interval that the steps of a tick may take, where steps_per_interval is auto; then"
+        " batches grow, then experiences are trained on less often", above=0, at_most=1, reloadable=True,
+    )  # fmt: skip
     train_when_idle: bool | str = setting(
         "auto", "go on while nothing is new; auto: under policy_gradient, not under reward_regression, where"
         " steps_per_interval is auto", words=("auto",), reloadable=True,

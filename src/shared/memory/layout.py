@@ -144,6 +144,7 @@ _TRAINER: list[Field] = [
     ("metrics.left_out", "u64", "experiences not trained on: their numbers are absurd, or a step with them fails"),
     ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
     ("metrics.idle_ticks", "u64", "ticks at which training rested, as nothing had been new for a while"),
+    ("metrics.bounded_ticks", "u64", "ticks whose budget did not allow the steps that the data asked for"),
     ("trainer.claims", "u64", "times the trainer's flock was taken; who finds another number publishes no more"),
 ]
 _COMMANDS: list[Field] = [

@@ -184,6 +184,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                "skipped_steps"),
         _metric("tandem_training_idle_ticks", "counter", "Ticks at which training rested, as nothing had been new for a"
                 " while.", "idle_ticks"),
+        _metric("tandem_training_bounded_ticks", "counter", "Ticks whose budget (trainer.tick_budget) did not allow the"
+                " steps that the data asked for.", "bounded_ticks"),
         _metric("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
                "overruns"),
         _metric("tandem_training_refused", "counter", "Candidates that the publish guard refused.", "refused"),

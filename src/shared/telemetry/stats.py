@@ -88,6 +88,7 @@ def _training(snapshot: Snapshot) -> dict[str, Any]:
         "average_step_time_ms": metrics["average_step_ms"],
         "skipped_steps": metrics["skipped_steps"],
         "idle_ticks": metrics["idle_ticks"],
+        "bounded_ticks": metrics["bounded_ticks"],
         "overruns": metrics["overruns"],
         **{name: learned(name) for name in _SINCE_THE_FIRST_STEP},
         "policy_lag": {"mean": learned("lag_mean"), "max": learned("lag_max")},

@@ -32,6 +32,7 @@ def test_stats_have_every_name_of_both_document_generations(server: Any) -> None
         "average_step_time_ms",
         "skipped_steps",
         "idle_ticks",
+        "bounded_ticks",
         "overruns",
         "uptime_seconds",
     } <= set(body["training"])
