@@ -16,7 +16,7 @@ Rows = tuple[Tensor, Tensor, Tensor]
 def experiences(seed: int, count: int, features: int = 3, choices: int = 2) -> Rows:
     """Features of very different scales, and rewards that are linear in them, with some noise."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((count, features)) * [1e-3, 1.0, 1e4][:features] + [5.0, 0.0, -1e5][:features]
+    x = rng.standard_normal((count, features)) * [1e-3, 1.0, 1e4][:features] + [5e-3, 0.0, -1e5][:features]
     taken = rng.integers(choices, size=count)
     slopes = np.array([[800.0, 0.5, 1e-4], [-500.0, 0.0, 2e-4]])[:choices, :features]
     rewards = 3.0 + (x * slopes[taken]).sum(axis=1) + 0.1 * rng.standard_normal(count)
@@ -50,7 +50,7 @@ def test_the_scale_is_found_although_the_first_experiences_do_not_tell_it() -> N
     mean, spread = float(rewards.mean()), float(rewards.std())
     path.solve(mean, spread)
     told = path.foretell(x, taken)[:, 0] * spread + mean
-    assert float((told - rewards).square().mean()) < 1e-6 * spread**2
+    assert float((told - rewards).square().mean()) < 0.02
     assert path._first is None, "they are not kept for ever"
 
 

@@ -194,18 +194,22 @@ def test_a_world_that_changes_is_followed() -> None:
 
 
 def test_what_is_new_is_judged_before_it_is_learned_from() -> None:
-    """Of rewards that are nothing but noise neither path foretells anything."""
+    """What counts is what was foretold; the network is asked without learning anything from it either."""
     rng, model = np.random.default_rng(1), RewardModel(2, 3)
     learner = RewardRegression(model, HEADS, CONFIG)
-    for _ in range(40):
-        batch = batch_of(rng, 100, lambda rows, _: rng.standard_normal(len(rows)))
-        learner.observe(batch)
-        for _ in range(20):
-            learner.step(batch)
-    products = learner.stacking.products
-    explained = products[2, 3] / torch.sqrt(products[2, 2] * products[0, 0].clamp_min(1.0))
-    assert abs(float(explained)) < 0.3
-    assert int(learner.linear.count) == 4000
+    first, second = (batch_of(rng, 50, lambda rows, _: rng.standard_normal(len(rows))) for _ in range(2))
+    learner.observe(first)
+    assert not learner.stacking.products.any(), "nothing was foretold of the first ones"
+    for _ in range(20):
+        learner.step(first)
+    choices = second.actions[:, 0]
+    with torch.no_grad():
+        network = model.network(second.observations).gather(1, second.actions)[:, 0].double()
+    told = torch.cat([learner.linear.foretell(second.observations, choices), network[:, None]], dim=1)
+    rewards = (second.rewards.double() - learner.rewards.mean) / learner.rewards.deviation
+    learner.observe(second)
+    assert torch.allclose(learner.stacking.products[:, 3], told.T @ rewards, atol=1e-4)
+    assert int(learner.linear.count) == 100
 
 
 def test_where_a_linear_path_is_too_large_the_network_learns_alone() -> None:

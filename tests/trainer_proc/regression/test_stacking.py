@@ -44,7 +44,9 @@ def test_who_foretells_better_has_the_larger_share() -> None:
 def test_a_short_memory_needs_a_clear_case() -> None:
     """A little better is luck: its share is none. Much better: the world has changed, and it has nearly all."""
     for seed in range(10):
-        assert not judged((0.1, 0.1, 0.5), 1000, seed).has_changed
+        same = judged((0.1, 0.1, 0.5), 1000, seed)
+        assert not same.has_changed
+        assert float(same.shares()[1]) == 0.0
     changed = judged((0.8, 0.1, 0.8), 1000)
     assert changed.has_changed
     assert float(changed.shares()[1]) > 0.8
