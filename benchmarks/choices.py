@@ -42,8 +42,8 @@ CHOICES: dict[str, list[tuple[Any, str, Any]]] = {
     "the short memory at 2 standard errors": [(stacking, "_CLEARLY", 2.0)],
     "a short memory of 100": [(linear, "MEMORIES", (20_000, 100))],
     "a short memory of 1,000": [(linear, "MEMORIES", (20_000, 1000))],
-    "gamma halved": [(reward_regression, "_SHARPNESS", 2.0)],
-    "gamma doubled": [(reward_regression, "_SHARPNESS", 8.0)],
+    "gamma halved": [(reward_regression, "_SHARPNESS", 4.0)],
+    "gamma doubled": [(reward_regression, "_SHARPNESS", 16.0)],
     "a ridge of 10": [(linear, "_RIDGE", 10.0)],
 }
 """What is changed, and where: (owner, attribute, value)."""

@@ -30,7 +30,7 @@ from .stacking import LONG, NETWORK, SHORT, Stacking
 
 _FARTHEST = 8.0
 """Rewards are cut off here, in deviations from their mean."""
-_SHARPNESS = 4.0
+_SHARPNESS = 8.0
 """gamma is this times the root of the number of experiences, for gaps in deviations."""
 
 
