@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -260,3 +261,32 @@ def test_the_keys_that_were_given_up_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert [key in given_up for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
     given_up.discard(b"c")
     assert b"c" not in given_up
+
+
+def test_a_part_that_comes_while_the_last_reward_is_taken_in(channel: MakeChannel) -> None:
+    """The owner is completing the decision by another's message: a part that it does not see any more is refused."""
+    made = channel(lanes=3)
+    owner, other, third = lanes_of(made, 3, RewardRules())
+    wait_for_reward(owner, "x", 1)
+    add, append = third.earnings.add, owner._writer.append
+    reached, kept = threading.Event(), threading.Event()
+
+    def held_append(payload: bytes) -> int:
+        reached.set()
+        assert kept.wait(10)
+        return append(payload)
+
+    def late_add(*arguments: Any) -> None:
+        # The third process saw no message yet; the last reward comes and is taken in while it keeps the part.
+        assert give(other, 4.0, final=True)
+        taking_in.start()
+        assert reached.wait(10)
+        add(*arguments)
+
+    owner._writer.append = held_append  # type: ignore[method-assign]
+    third.earnings.add = late_add  # type: ignore[method-assign]
+    taking_in = threading.Thread(target=owner._writer.collect)
+    acknowledged = give(third, 1.0)
+    kept.set()
+    taking_in.join(10)
+    assert rewards_of(made) == [5.0 if acknowledged else 4.0]
