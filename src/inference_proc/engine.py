@@ -37,7 +37,7 @@ from .decision_log import DecisionLog
 from .health import Health
 from .live_model import LivePolicy
 from .policy import Draw, Policy
-from .recorder import Recorder, reward_rules
+from .recorder import Recorder
 from .turn import Turn, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Engine:
         self.config = instance.config
         self.application = instance.application
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
-        rules = reward_rules(self.config.inference)
+        rules = instance.reward_rules()
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout, rules)
         self._live = LivePolicy.of(instance, self.lane)
         leak = self.config.inference.gate_leak_probability

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shared.configuration.config import Config, InferenceConfig
+from ..shared.configuration.config import Config
 from ..shared.experiences.earnings import RewardRules
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
@@ -34,12 +34,6 @@ _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
 _EXPIRED_AT_ONCE = 64
 """Decisions that are given up before others are let through: each costs about 20 us."""
-
-
-def reward_rules(settings: InferenceConfig) -> RewardRules:
-    """What decisions earn by these settings."""
-    default = settings.default_reward
-    return RewardRules(None if isinstance(default, str) else default, settings.reward_aggregation)
 
 
 class Recorder:
@@ -77,7 +71,7 @@ class Recorder:
         """Change what may change while the instance runs."""
         self._pending_timeout = config.inference.pending_timeout
         self._train_on_wait = config.trainer.train_on_wait
-        self.lane.earnings.rules = reward_rules(config.inference)
+        self.lane.earnings.rules = RewardRules.of(config.inference)
 
     def known(self, key: str) -> Remembered | None:
         """What is remembered of the key in this process, or None."""

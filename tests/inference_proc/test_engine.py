@@ -417,6 +417,29 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
     assert rewards_of(engine) == [-2.0]
 
 
+@pytest.mark.parametrize("claim", [Engine, ExperienceReplayBuffer])
+def test_what_an_adopted_lane_settles_earns_by_the_settings_in_force(engine_of: EngineOf, claim: type[Any]) -> None:
+    """Rewards and newer decisions that came while nobody owned the lane are taken in as the lane is claimed."""
+    dead = engine_of()
+    plain = dead.config.to_dict()
+    plain["inference"].update(default_reward=-2.0, reward_aggregation="last")
+    dead.instance.data_dir.mkdir(parents=True)
+    (dead.instance.data_dir / "config.json").write_text(json.dumps(plain))
+    dead.control.add("trainer.config_revision")
+    other = Engine(Instance(dead.instance.name))
+    for key in ("rewarded", "decided again"):
+        dead.decide(key, observe(1, 2, 3, 4))
+    dead.close()
+    assert other.reward("rewarded", 1.0, final=False)
+    assert other.reward("rewarded", 8.0)
+    other.decide("decided again", observe(1, 2, 3, 4))
+    successor = claim(Instance(dead.instance.name))
+    assert successor.lane.index == dead.lane.index
+    assert rewards_of(other) == [-2.0, 8.0]
+    successor.lane.release()
+    other.close()
+
+
 def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, rewarding_application: str) -> None:
     """An operator's reset or another server's: the next decision or beat forgets what was before it."""
     engine = engine_of(application=rewarding_application)

@@ -13,6 +13,7 @@ import time
 from binascii import crc_hqx
 from dataclasses import dataclass
 
+from ..configuration.config import InferenceConfig
 from ..values import nearest_float32
 from .forwarded_rewards import Cells
 
@@ -33,6 +34,12 @@ class RewardRules:
 
     default: float | None = None
     aggregation: str = "sum"
+
+    @classmethod
+    def of(cls, settings: InferenceConfig) -> RewardRules:
+        """What decisions earn by these settings."""
+        default = settings.default_reward
+        return cls(None if isinstance(default, str) else default, settings.reward_aggregation)
 
     def combine(self, earned: float | None, reward: float) -> float:
         """What a decision has earned that had earned `earned` (None: nothing) and is rewarded once more.
