@@ -42,6 +42,9 @@ from .turn import Turn, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
 
+_BETWEEN_EXPIRIES = 0.0001
+"""Seconds in which a thread that waits to decide gets its turn, while very many decisions are given up."""
+
 FORKED = Refusal(
     "this engine was attached before its process forked, and its lane belongs to the parent;"
     " call Engine.attach in the child (with uvicorn or gunicorn: in the application's start-up)"
@@ -338,6 +341,8 @@ class Engine:
             if self._coupled is not None:
                 self._coupled.beat()
         while more:
+            # Who gives a lock back and takes it at once leaves it to nobody.
+            time.sleep(_BETWEEN_EXPIRIES)
             with self._lock:
                 more = self._recorder.expire()
         self._health.look()

@@ -252,6 +252,22 @@ def test_a_click_and_then_a_purchase(engine_of: EngineOf) -> None:
             engine.reward("a", 1.0, final=wrong)
 
 
+def test_a_decision_comes_between_many_that_expire(engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat that gives up thousands is away between a few and the next few: another thread decides then."""
+    engine, more = engine_of(), [True, True, True, False]
+
+    def pause(seconds: float) -> None:
+        thread = threading.Thread(target=engine.decide, args=("a", observe(1, 2, 3, 4)))
+        thread.start()
+        thread.join(10)
+
+    monkeypatch.setattr(engine._recorder, "expire", lambda: more.pop(0))
+    monkeypatch.setattr("time.sleep", pause)
+    engine.beat()
+    assert not more
+    assert engine.get_stats()["decided"] == 3
+
+
 def test_an_observation_completes_what_was_earned_in_part(engine_of: EngineOf, rewarding_application: str) -> None:
     """The application's reward for the window is the last one, and is added up with what came before."""
     engine = engine_of(application=rewarding_application)
