@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import time
 from binascii import crc_hqx
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from ..configuration.config import InferenceConfig
@@ -55,7 +56,8 @@ class GivenUp:
     """Keys of decisions that were settled because no reward had come in time: the newest of them, in this process."""
 
     def __init__(self) -> None:
-        self._keys: dict[bytes, None] = {}
+        # The oldest key of a plain dict is found only past the places of all that were deleted before it.
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._keys
@@ -65,7 +67,7 @@ class GivenUp:
         self._keys.pop(key, None)
         self._keys[key] = None
         if len(self._keys) > _MOST_GIVEN_UP:
-            del self._keys[next(iter(self._keys))]
+            self._keys.popitem(last=False)
 
     def discard(self, key: bytes) -> None:
         """Another decision is made under the key."""
