@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
 _EXPIRED_AT_ONCE = 64
-"""Decisions that are given up before others are let through: each costs about 20 us."""
+"""Decisions that are given up before others are let through: each costs about 20 us, and a training step if coupled."""
 
 
 class Recorder:
@@ -245,9 +245,10 @@ class Recorder:
         if now < self._next_expiry:
             return False
         before = now - int(self._pending_timeout * 1e9)
-        expired = self._holding(lambda writer: writer.expire(before, _EXPIRED_AT_ONCE)) or ()
+        most = _EXPIRED_AT_ONCE if self._completed is None else 1
+        expired = self._holding(lambda writer: writer.expire(before, most)) or ()
         self._tell_completed()
-        if len(expired) == _EXPIRED_AT_ONCE:
+        if len(expired) == most:
             return True
         self._next_expiry = now + _EXPIRY_INTERVAL
         return False

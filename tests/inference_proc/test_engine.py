@@ -268,6 +268,19 @@ def test_a_decision_comes_between_many_that_expire(engine_of: EngineOf, monkeypa
     assert engine.get_stats()["decided"] == 3
 
 
+@pytest.mark.parametrize(("enabled", "at_once"), [(True, 2), (False, 1)])
+def test_a_decision_waits_for_one_training_step_at_most(
+    engine_of: EngineOf, wait_until: Callable[..., Any], enabled: bool, at_once: int
+) -> None:
+    """Coupled training takes a step for each decision that expires with a default reward: others come in between."""
+    engine = engine_of(inference={"pending_timeout": 0.05, "default_reward": 0.5}, trainer={"enabled": enabled})
+    engine.decide_many([(key, observe(1, 2, 3, 4), "") for key in "ab"])
+    wait_until(lambda: engine._recorder.expire() or engine.get_stats()["defaulted"], "one expired")
+    assert engine.get_stats()["defaulted"] == at_once
+    engine.beat()
+    assert engine.get_stats()["defaulted"] == 2
+
+
 def test_an_observation_completes_what_was_earned_in_part(engine_of: EngineOf, rewarding_application: str) -> None:
     """The application's reward for the window is the last one, and is added up with what came before."""
     engine = engine_of(application=rewarding_application)
