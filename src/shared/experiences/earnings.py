@@ -22,9 +22,10 @@ _FLOAT = struct.Struct("<f")
 _CONTENT = struct.Struct("<QIH")
 _MOST_GIVEN_UP = 65_536
 _UNIT_NS = 100_000_000
-"""Partial rewards are put in order by the tenths of a second since the decision, counted from 1 up to 65,535, so that a
-word that says something is never 0.
+"""Partial rewards are put in order by the tenths of a second since the decision, counted from 1: a word that says
+something is never 0.
 """
+_EXACT_BITS = 12
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Earnings:
     def add(self, lane: int, place: int, ticket: int, decided_ns: int, reward: float) -> None:
         """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table."""
         own, cell = self._cells.by_lane[self._index], self._cells.of_partial(lane, place)
-        since = min(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1, 0xFFFF)
+        since = _shortened(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1)
         found = None
         if own[cell] == ticket:
             found = self._read(self._index, cell, ticket)
@@ -136,6 +137,12 @@ class Earnings:
             return None
         reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
         return (since, reward) if reward - reward == 0 else None
+
+
+def _shortened(count: int) -> int:
+    """A count in 16 bits, in the same order: itself below 4096, else its upper 12 bits and how many are left out."""
+    left_out = max(0, count.bit_length() - _EXACT_BITS)
+    return min((left_out << _EXACT_BITS - 1) + (count >> left_out), 0xFFFF)
 
 
 def _word(ticket: int, since: int, reward: float) -> int:

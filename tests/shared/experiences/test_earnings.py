@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from channel_kit import balance, key_of, wait_for_reward
 from proof import Planted, at_line, raise_planted
-from tandem.shared.experiences.earnings import GivenUp, RewardRules
+from tandem.shared.experiences.earnings import GivenUp, RewardRules, _shortened
 from tandem.shared.experiences.lane import Lane
 from tandem.shared.values import FLOAT32_MAX
 
@@ -290,3 +290,34 @@ def test_a_part_that_comes_while_the_last_reward_is_taken_in(channel: MakeChanne
     kept.set()
     taking_in.join(10)
     assert rewards_of(made) == [5.0 if acknowledged else 4.0]
+
+
+@pytest.mark.parametrize(("aggregation", "earned"), [("last", 2.0), ("first", 1.0)])
+@pytest.mark.parametrize("hours", [1, 12, 24 * 30])
+def test_parts_are_put_in_order_however_long_a_decision_waits(
+    channel: MakeChannel, monkeypatch: pytest.MonkeyPatch, aggregation: str, earned: float, hours: int
+) -> None:
+    """A purchase may come days after the click, at another process."""
+    made = channel(lanes=3)
+    owner, other, third = lanes_of(made, 3, RewardRules(aggregation=aggregation))
+    wait_for_reward(owner, "x", 1)
+    decided = int(owner.pending.entry(X)["decided_ns"])
+    monkeypatch.setattr("time.monotonic_ns", lambda: decided + hours * 3600 * 10**9)
+    assert give(third, 1.0)
+    monkeypatch.setattr("time.monotonic_ns", lambda: decided + 2 * hours * 3600 * 10**9)
+    assert give(other, 2.0)
+    monkeypatch.undo()
+    expire(owner)
+    assert rewards_of(made) == [earned]
+
+
+def test_a_shortened_count_keeps_the_order() -> None:
+    """Times from a tenth of a second to centuries, in 16 bits."""
+    counts = sorted(
+        {1 << bits for bits in range(36)} | {(1 << bits) - 1 for bits in range(1, 36)} | set(range(1, 9000))
+    )
+    shortened = [_shortened(count) for count in counts]
+    assert shortened == sorted(shortened)
+    assert shortened[:4095] == counts[:4095]
+    assert shortened[-1] < 0xFFFF
+    assert _shortened(2**60) == 0xFFFF
