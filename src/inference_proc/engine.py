@@ -37,10 +37,13 @@ from .decision_log import DecisionLog
 from .health import Health
 from .live_model import LivePolicy
 from .policy import Draw, Policy
-from .recorder import Recorder, reward_rules
+from .recorder import Recorder
 from .turn import Turn, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
+
+_BETWEEN_EXPIRIES = 0.0001
+"""Seconds in which a thread that waits to decide gets its turn, while very many decisions are given up."""
 
 FORKED = Refusal(
     "this engine was attached before its process forked, and its lane belongs to the parent;"
@@ -62,7 +65,7 @@ class Engine:
         self.config = instance.config
         self.application = instance.application
         self._encoder = FeatureEncoder(self.application.encode, self.application.features)
-        rules = reward_rules(self.config.inference)
+        rules = instance.reward_rules()
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout, rules)
         self._live = LivePolicy.of(instance, self.lane)
         leak = self.config.inference.gate_leak_probability
@@ -338,6 +341,8 @@ class Engine:
             if self._coupled is not None:
                 self._coupled.beat()
         while more:
+            # Who gives a lock back and takes it at once leaves it to nobody.
+            time.sleep(_BETWEEN_EXPIRIES)
             with self._lock:
                 more = self._recorder.expire()
         self._health.look()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shared.configuration.config import Config, InferenceConfig
+from ..shared.configuration.config import Config
 from ..shared.experiences.earnings import RewardRules
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
@@ -33,13 +33,7 @@ log = logging.getLogger(__name__)
 _EXPIRY_INTERVAL = 1_000_000_000
 """Nanoseconds between two looks for what has waited too long."""
 _EXPIRED_AT_ONCE = 64
-"""Decisions that are given up before others are let through: each costs about 20 us."""
-
-
-def reward_rules(settings: InferenceConfig) -> RewardRules:
-    """What decisions earn by these settings."""
-    default = settings.default_reward
-    return RewardRules(None if isinstance(default, str) else default, settings.reward_aggregation)
+"""Decisions that are given up before others are let through: each costs about 20 us, and a training step if coupled."""
 
 
 class Recorder:
@@ -77,7 +71,7 @@ class Recorder:
         """Change what may change while the instance runs."""
         self._pending_timeout = config.inference.pending_timeout
         self._train_on_wait = config.trainer.train_on_wait
-        self.lane.earnings.rules = reward_rules(config.inference)
+        self.lane.earnings.rules = RewardRules.of(config.inference)
 
     def known(self, key: str) -> Remembered | None:
         """What is remembered of the key in this process, or None."""
@@ -251,9 +245,10 @@ class Recorder:
         if now < self._next_expiry:
             return False
         before = now - int(self._pending_timeout * 1e9)
-        expired = self._holding(lambda writer: writer.expire(before, _EXPIRED_AT_ONCE)) or ()
+        most = _EXPIRED_AT_ONCE if self._completed is None else 1
+        expired = self._holding(lambda writer: writer.expire(before, most)) or ()
         self._tell_completed()
-        if len(expired) == _EXPIRED_AT_ONCE:
+        if len(expired) == most:
             return True
         self._next_expiry = now + _EXPIRY_INTERVAL
         return False

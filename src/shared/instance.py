@@ -26,6 +26,7 @@ from safetensors.torch import load as load_safetensors
 from .application import Application, load_application
 from .configuration.config import Config, parse, read_reloaded
 from .errors import ApplicationError, CheckpointError, LayoutMismatch, TandemError
+from .experiences.earnings import RewardRules
 from .experiences.forwarded_rewards import CELL, cell_rows
 from .experiences.records import RecordLayout
 from .learning import learner_name, meaning_of
@@ -327,6 +328,14 @@ class Instance:
         if not self.control.get("trainer.config_revision"):
             return self.config
         return read_reloaded(self.data_dir, self.config.folder)
+
+    def reward_rules(self) -> RewardRules:
+        """What decisions earn by the settings in force; if the reloaded file is damaged, by those of the creation."""
+        try:
+            config = self.config_in_force()
+        except (OSError, ValueError, TandemError):
+            config = self.config
+        return RewardRules.of(config.inference)
 
     def build_model(self) -> FlatModel:
         """A model of the application in a flat buffer, with initial weights of no importance."""

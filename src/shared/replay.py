@@ -56,7 +56,8 @@ class ExperienceReplayBuffer:
             with self._claiming:
                 if self._lane is None:
                     config = self.instance.config.trainer
-                    self._lane = Lane.claim(self.control, self.instance.records, config.lock_timeout)
+                    rules = self.instance.reward_rules()
+                    self._lane = Lane.claim(self.control, self.instance.records, config.lock_timeout, rules)
         return self._lane
 
     def add(self, experience: Experience) -> bool:

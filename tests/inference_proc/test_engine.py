@@ -252,6 +252,35 @@ def test_a_click_and_then_a_purchase(engine_of: EngineOf) -> None:
             engine.reward("a", 1.0, final=wrong)
 
 
+def test_a_decision_comes_between_many_that_expire(engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat that gives up thousands is away between a few and the next few: another thread decides then."""
+    engine, more = engine_of(), [True, True, True, False]
+
+    def pause(seconds: float) -> None:
+        thread = threading.Thread(target=engine.decide, args=("a", observe(1, 2, 3, 4)))
+        thread.start()
+        thread.join(10)
+
+    monkeypatch.setattr(engine._recorder, "expire", lambda: more.pop(0))
+    monkeypatch.setattr("time.sleep", pause)
+    engine.beat()
+    assert not more
+    assert engine.get_stats()["decided"] == 3
+
+
+@pytest.mark.parametrize(("enabled", "at_once"), [(True, 2), (False, 1)])
+def test_a_decision_waits_for_one_training_step_at_most(
+    engine_of: EngineOf, wait_until: Callable[..., Any], enabled: bool, at_once: int
+) -> None:
+    """Coupled training takes a step for each decision that expires with a default reward: others come in between."""
+    engine = engine_of(inference={"pending_timeout": 0.05, "default_reward": 0.5}, trainer={"enabled": enabled})
+    engine.decide_many([(key, observe(1, 2, 3, 4), "") for key in "ab"])
+    wait_until(lambda: engine._recorder.expire() or engine.get_stats()["defaulted"], "one expired")
+    assert engine.get_stats()["defaulted"] == at_once
+    engine.beat()
+    assert engine.get_stats()["defaulted"] == 2
+
+
 def test_an_observation_completes_what_was_earned_in_part(engine_of: EngineOf, rewarding_application: str) -> None:
     """The application's reward for the window is the last one, and is added up with what came before."""
     engine = engine_of(application=rewarding_application)
@@ -415,6 +444,29 @@ def test_reloaded_settings_reach_a_running_engine(engine_of: EngineOf) -> None:
     assert engine.get_stats()["lane"]["decided"] == 1
     engine.forget("a")
     assert rewards_of(engine) == [-2.0]
+
+
+@pytest.mark.parametrize("claim", [Engine, ExperienceReplayBuffer])
+def test_what_an_adopted_lane_settles_earns_by_the_settings_in_force(engine_of: EngineOf, claim: type[Any]) -> None:
+    """Rewards and newer decisions that came while nobody owned the lane are taken in as the lane is claimed."""
+    dead = engine_of()
+    plain = dead.config.to_dict()
+    plain["inference"].update(default_reward=-2.0, reward_aggregation="last")
+    dead.instance.data_dir.mkdir(parents=True)
+    (dead.instance.data_dir / "config.json").write_text(json.dumps(plain))
+    dead.control.add("trainer.config_revision")
+    other = Engine(Instance(dead.instance.name))
+    for key in ("rewarded", "decided again"):
+        dead.decide(key, observe(1, 2, 3, 4))
+    dead.close()
+    assert other.reward("rewarded", 1.0, final=False)
+    assert other.reward("rewarded", 8.0)
+    other.decide("decided again", observe(1, 2, 3, 4))
+    successor = claim(Instance(dead.instance.name))
+    assert successor.lane.index == dead.lane.index
+    assert rewards_of(other) == [-2.0, 8.0]
+    successor.lane.release()
+    other.close()
 
 
 def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, rewarding_application: str) -> None:

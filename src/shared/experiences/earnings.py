@@ -11,8 +11,10 @@ from __future__ import annotations
 import struct
 import time
 from binascii import crc_hqx
+from collections import OrderedDict
 from dataclasses import dataclass
 
+from ..configuration.config import InferenceConfig
 from ..values import nearest_float32
 from .forwarded_rewards import Cells
 
@@ -20,9 +22,10 @@ _FLOAT = struct.Struct("<f")
 _CONTENT = struct.Struct("<QIH")
 _MOST_GIVEN_UP = 65_536
 _UNIT_NS = 100_000_000
-"""Partial rewards are put in order by the tenths of a second since the decision, counted from 1 up to 65,535, so that a
-word that says something is never 0.
+"""Partial rewards are put in order by the tenths of a second since the decision, counted from 1: a word that says
+something is never 0.
 """
+_EXACT_BITS = 12
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class RewardRules:
 
     default: float | None = None
     aggregation: str = "sum"
+
+    @classmethod
+    def of(cls, settings: InferenceConfig) -> RewardRules:
+        """What decisions earn by these settings."""
+        default = settings.default_reward
+        return cls(None if isinstance(default, str) else default, settings.reward_aggregation)
 
     def combine(self, earned: float | None, reward: float) -> float:
         """What a decision has earned that had earned `earned` (None: nothing) and is rewarded once more.
@@ -48,7 +57,8 @@ class GivenUp:
     """Keys of decisions that were settled because no reward had come in time: the newest of them, in this process."""
 
     def __init__(self) -> None:
-        self._keys: dict[bytes, None] = {}
+        # The oldest key of a plain dict is found only past the places of all that were deleted before it.
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._keys
@@ -58,7 +68,7 @@ class GivenUp:
         self._keys.pop(key, None)
         self._keys[key] = None
         if len(self._keys) > _MOST_GIVEN_UP:
-            del self._keys[next(iter(self._keys))]
+            self._keys.popitem(last=False)
 
     def discard(self, key: bytes) -> None:
         """Another decision is made under the key."""
@@ -83,7 +93,7 @@ class Earnings:
     def add(self, lane: int, place: int, ticket: int, decided_ns: int, reward: float) -> None:
         """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table."""
         own, cell = self._cells.by_lane[self._index], self._cells.of_partial(lane, place)
-        since = min(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1, 0xFFFF)
+        since = _shortened(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1)
         found = None
         if own[cell] == ticket:
             found = self._read(self._index, cell, ticket)
@@ -127,6 +137,12 @@ class Earnings:
             return None
         reward: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
         return (since, reward) if reward - reward == 0 else None
+
+
+def _shortened(count: int) -> int:
+    """A count in 16 bits, in the same order: itself below 4096, else its upper 12 bits and how many are left out."""
+    left_out = max(0, count.bit_length() - _EXACT_BITS)
+    return min((left_out << _EXACT_BITS - 1) + (count >> left_out), 0xFFFF)
 
 
 def _word(ticket: int, since: int, reward: float) -> int:

@@ -171,6 +171,8 @@ class LaneWriter:
         for place, said in self._forwarded.receive(self.pending.tickets):
             key = self.pending.key_in(place)
             if key is not None:
+                # A part that comes in from here on is refused: what it says is not looked at any more.
+                self._forwarded.mark(place, self.pending.ticket_in(place))
                 self._obey(key, place, said)
 
     def collect(self) -> list[np.void]:

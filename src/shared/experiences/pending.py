@@ -8,6 +8,7 @@ its owner: the next one reads the valid entries back.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 
 import numpy as np
 
@@ -79,7 +80,8 @@ class PendingTable:
         self._filter = key_filter or KeyFilter(memoryview(bytearray(KeyFilter.size(1))), 1)
         self.tickets = shared.words[:, 0]
         """Ticket in each place, 0 if it is empty: uint64[places]."""
-        self._places: dict[bytes, int] = {}
+        # The oldest key of a plain dict is found only past the places of all that were deleted before it.
+        self._places: OrderedDict[bytes, int] = OrderedDict()
         self._free: list[int] = []
         self.replaced = 0
         """Entries dropped at adoption because a newer one waits under the same key."""
@@ -102,7 +104,7 @@ class PendingTable:
             else:
                 bad.append(place)
         self.replaced, self.damaged = 0, len(bad)
-        self._places = {}
+        self._places = OrderedDict()
         for place in bad:
             self._words[self._start(place) >> 3] = 0
         for ticket in sorted(valid):

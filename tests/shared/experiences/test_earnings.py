@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from channel_kit import balance, key_of, wait_for_reward
 from proof import Planted, at_line, raise_planted
-from tandem.shared.experiences.earnings import GivenUp, RewardRules
+from tandem.shared.experiences.earnings import GivenUp, RewardRules, _shortened
 from tandem.shared.experiences.lane import Lane
 from tandem.shared.values import FLOAT32_MAX
 
@@ -260,3 +261,63 @@ def test_the_keys_that_were_given_up_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert [key in given_up for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
     given_up.discard(b"c")
     assert b"c" not in given_up
+
+
+def test_a_part_that_comes_while_the_last_reward_is_taken_in(channel: MakeChannel) -> None:
+    """The owner is completing the decision by another's message: a part that it does not see any more is refused."""
+    made = channel(lanes=3)
+    owner, other, third = lanes_of(made, 3, RewardRules())
+    wait_for_reward(owner, "x", 1)
+    add, append = third.earnings.add, owner._writer.append
+    reached, kept = threading.Event(), threading.Event()
+
+    def held_append(payload: bytes) -> int:
+        reached.set()
+        assert kept.wait(10)
+        return append(payload)
+
+    def late_add(*arguments: Any) -> None:
+        # The third process saw no message yet; the last reward comes and is taken in while it keeps the part.
+        assert give(other, 4.0, final=True)
+        taking_in.start()
+        assert reached.wait(10)
+        add(*arguments)
+
+    owner._writer.append = held_append  # type: ignore[method-assign]
+    third.earnings.add = late_add  # type: ignore[method-assign]
+    taking_in = threading.Thread(target=owner._writer.collect)
+    acknowledged = give(third, 1.0)
+    kept.set()
+    taking_in.join(10)
+    assert rewards_of(made) == [5.0 if acknowledged else 4.0]
+
+
+@pytest.mark.parametrize(("aggregation", "earned"), [("last", 2.0), ("first", 1.0)])
+@pytest.mark.parametrize("hours", [1, 12, 24 * 30])
+def test_parts_are_put_in_order_however_long_a_decision_waits(
+    channel: MakeChannel, monkeypatch: pytest.MonkeyPatch, aggregation: str, earned: float, hours: int
+) -> None:
+    """A purchase may come days after the click, at another process."""
+    made = channel(lanes=3)
+    owner, other, third = lanes_of(made, 3, RewardRules(aggregation=aggregation))
+    wait_for_reward(owner, "x", 1)
+    decided = int(owner.pending.entry(X)["decided_ns"])
+    monkeypatch.setattr("time.monotonic_ns", lambda: decided + hours * 3600 * 10**9)
+    assert give(third, 1.0)
+    monkeypatch.setattr("time.monotonic_ns", lambda: decided + 2 * hours * 3600 * 10**9)
+    assert give(other, 2.0)
+    monkeypatch.undo()
+    expire(owner)
+    assert rewards_of(made) == [earned]
+
+
+def test_a_shortened_count_keeps_the_order() -> None:
+    """Times from a tenth of a second to centuries, in 16 bits."""
+    counts = sorted(
+        {1 << bits for bits in range(36)} | {(1 << bits) - 1 for bits in range(1, 36)} | set(range(1, 9000))
+    )
+    shortened = [_shortened(count) for count in counts]
+    assert shortened == sorted(shortened)
+    assert shortened[:4095] == counts[:4095]
+    assert shortened[-1] < 0xFFFF
+    assert _shortened(2**60) == 0xFFFF
