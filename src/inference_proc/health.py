@@ -59,7 +59,8 @@ class Health:
         if waiting >= most:
             reasons.append(
                 f"the pending table is full: {waiting} decisions wait for their reward, and each new one displaces the"
-                " oldest; raise inference.pending_capacity, or lower inference.pending_timeout"
+                " oldest; raise inference.pending_capacity (the rings start empty then), or lower"
+                " inference.pending_timeout"
             )
         if self._failed_at is not None and self._clock() - self._failed_at < _RECENT:
             reasons.append(

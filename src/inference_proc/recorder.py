@@ -74,8 +74,13 @@ class Recorder:
         self.lane.earnings.rules = RewardRules.of(config.inference)
 
     def known(self, key: str) -> Remembered | None:
-        """What is remembered of the key in this process, or None."""
-        return self._keys.get(key)
+        """What is remembered of the key in this process, or what waits under it in this lane; None without either."""
+        remembered = self._keys.get(key)
+        if remembered is None:
+            encoded = encode_key(key, PENDING_KEY_BYTES)
+            entry = self.lane.pending.entry(encoded)
+            remembered = None if entry is None else self._from_entry(encoded, entry)
+        return remembered
 
     def recall(self, key: str) -> tuple[Remembered, str | None]:
         """What is remembered of the key (made empty if nothing is), and the key that had to go for it, if any.

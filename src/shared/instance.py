@@ -191,7 +191,11 @@ def _create_segments(
 def pending_capacity(config: Config, records: RecordLayout) -> int:
     """How many decisions of one lane may wait for their reward."""
     asked = config.inference.pending_capacity
-    return max(_LEAST_PENDING, _PENDING_BYTES // records.pending.itemsize) if isinstance(asked, str) else asked
+    if not isinstance(asked, str):
+        return asked
+    # An entry, and for each lane the cells in which it may leave something for it.
+    each = records.pending.itemsize + config.inference.lanes * cell_rows(1, 1000) * CELL.itemsize // 1000
+    return max(_LEAST_PENDING, _PENDING_BYTES // each)
 
 
 def _create_lanes(control: Control, records: RecordLayout, mode: int) -> None:

@@ -205,8 +205,10 @@ def test_keys_are_bounded(engine_of: EngineOf, rewarding_application: str) -> No
     assert len(engine._recorder._keys) == 3
     assert engine.reward("a", 1.0)
     assert engine.decide("b", observe(0.4, 1)).last_reward == pytest.approx(0.3)
+    action = tuple(int(choice) for choice in engine.lane.pending.entry(b"c")["action"])
+    assert engine.failed("c", action)
     stats = engine.get_stats()
-    assert (stats["size"], stats["dropped"]) == (2, 0)
+    assert (stats["size"], stats["dropped"]) == (3, 0)
     assert balanced(stats)
 
 

@@ -247,7 +247,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         _lane("tandem_weights_refreshes", "counter", "Times new weights were taken.", "refreshes"),
         _lane("tandem_weights_refresh_misses", "counter", "Decisions that kept their weights because the slot was being"
               " written.", "refresh_misses"),
-        _lane("tandem_rewards", "counter", "Decisions that were completed with an actual reward.",
+        _lane("tandem_rewards", "counter", "Decisions that were completed with an actual reward or the default.",
               "reward_count"),
         _lane("tandem_rewards_accumulated", "gauge", "Sum of the actual rewards; falls with a negative one.",
               "reward_sum"),
