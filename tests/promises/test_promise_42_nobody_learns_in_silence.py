@@ -359,6 +359,26 @@ def test_promise_42_only_successes_reported_is_named(shop: Callable[..., Shop], 
     assert learning_reasons(made.trainer.control) == {}, "it goes when every decision is rewarded"
 
 
+@pytest.mark.parametrize("default", ["none", 0])
+def test_promise_42_rewards_for_no_decision_are_named(shop: Callable[..., Shop], default: Any) -> None:
+    """They come under other keys: with a default reward it looks as if nobody ever bought anything."""
+    made = shop(inference={"default_reward": default})
+
+    def act() -> None:
+        made.sell(10, report=lambda good: False)
+        for number in range(10):
+            made.engine.reward(f"another-{number}", 1.0)
+        for key in list(made.engine._recorder._keys):
+            made.engine.forget(key)
+
+    found = made.named(act)
+    assert found.get("rewards_unmatched", TICKS + 1) <= TICKS
+    assert ("rewards_missing" in found) == (default == "none")
+    assert "under the key of its decision" in told_everywhere(made, "rewards_unmatched")
+    made.named(lambda: made.sell(20))
+    assert learning_reasons(made.trainer.control) == {}, "it goes when rewards find their decisions"
+
+
 def test_promise_42_coupled_training_is_watched_too(shop: Callable[..., Shop]) -> None:
     """Without a trainer process the server itself writes the facts."""
     made = shop("Idle", trainer={"enabled": False})

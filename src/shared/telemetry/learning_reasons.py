@@ -23,6 +23,7 @@ NAMES = (
     "weights_still",
     "nothing_sampled",
     "rewards_missing",
+    "rewards_unmatched",
 )
 """Every reason by the name that metrics give it, in the order in which they are told."""
 
@@ -41,6 +42,7 @@ def learning_reasons(control: Control) -> dict[str, str]:
         "weights_still": _still(control),
         "nothing_sampled": _sampled(control),
         "rewards_missing": _rewards(control),
+        "rewards_unmatched": _unmatched(control),
     }
     return {name: text for name, text in told.items() if text}
 
@@ -137,4 +139,15 @@ def _rewards(control: Control) -> str:
         " were superseded or dropped, and nothing is learned from them. If only successes are reported, set"
         " inference.default_reward to 0, or report 0 for the others; if rewards come later, raise"
         " inference.pending_timeout and let decisions have keys of their own"
+    )
+
+
+def _unmatched(control: Control) -> str:
+    if not control.get("trainer.rewards_unmatched"):
+        return ""
+    found, lost = control.get("trainer.rewards_found"), control.get("trainer.rewards_lost")
+    return (
+        f"most rewards find no decision: of the last {found + lost} that were reported {lost} came late, or under a key"
+        " where nothing waited, and were refused. Report a reward under the key of its decision, once, and within"
+        " inference.pending_timeout"
     )

@@ -42,10 +42,27 @@ _FACTS = (
     "rewarded",
     "unrewarded",
     "rewards_missing",
+    "rewards_found",
+    "rewards_lost",
+    "rewards_unmatched",
 )
-_COUNTED = ("head", "rejected", "untrained", "send", "reward_count", "expired", "superseded", "dropped")
+_COUNTED = (
+    "head",
+    "rejected",
+    "untrained",
+    "send",
+    "wait",
+    "reward_count",
+    "expired",
+    "superseded",
+    "dropped",
+    "defaulted",
+    "partial",
+    "unmatched",
+    "late",
+)
 _WINDOW = 200
-"""Settled decisions that the share of missing rewards is taken of."""
+"""Settled decisions that the share of missing rewards is taken of, and rewards that of those for no decision."""
 _ENOUGH = 30
 """With fewer nothing is said."""
 _AT_ONCE = 10
@@ -68,7 +85,7 @@ class LearningWatch:
         self._words = [[layout.offset(f"lane.{lane}.{name}") >> 3 for lane in lanes] for name in _COUNTED]
         self._seen = self._totals()
         self._head_at_batch = self._head()
-        self._settled: deque[tuple[int, int, float]] = deque()
+        self._settled, self._rewards = Share(), Share()
         self._sent_at = clock()
 
     def trained(self, loss: float, before: torch.Tensor, steps: int = 1) -> None:
@@ -120,24 +137,19 @@ class LearningWatch:
             self._set(field, 0 if new["head"] else self._get(field) + new[name])
         if new["send"]:
             self._sent_at = self._clock()
-        rewarded, missing = new["reward_count"], new["expired"] + new["superseded"] + new["dropped"]
-        if rewarded or missing:
-            self._settled.append((rewarded, missing, min(1.0, _AT_ONCE / (rewarded + missing))))
-        self._check_rewards()
+        self._settled.add(new["reward_count"], new["expired"] + new["superseded"] + new["dropped"])
+        # What earned the default got no reward: its own may be among those that found nothing.
+        found = max(0, new["reward_count"] - new["defaulted"]) + new["partial"]
+        # A host may report one for a decision that was held back, too: that is no harm.
+        self._rewards.add(found, max(0, new["unmatched"] + new["late"] - new["wait"]))
+        self._tell(self._settled, "rewarded", "unrewarded", "rewards_missing")
+        self._tell(self._rewards, "rewards_found", "rewards_lost", "rewards_unmatched")
 
-    def _check_rewards(self) -> None:
-        settled = self._settled
-        weight = sum((rewarded + missing) * share for rewarded, missing, share in settled)
-        while settled and weight - (settled[0][0] + settled[0][1]) * settled[0][2] >= _WINDOW:
-            rewarded, missing, share = settled.popleft()
-            weight -= (rewarded + missing) * share
-        lacking = sum(missing * share for _, missing, share in settled)
-        # By chance the share of a small sample is off by some 1 / sqrt(n).
+    def _tell(self, share: Share, good: str, bad: str, ticks: str) -> None:
         is_active = self._clock() - self._sent_at < _ACTIVE
-        is_missing = is_active and weight >= _ENOUGH and lacking / weight > 0.5 + 1.0 / math.sqrt(weight)
-        self._set("rewarded", sum(rewarded for rewarded, _, _ in settled))
-        self._set("unrewarded", sum(missing for _, missing, _ in settled))
-        self._set("rewards_missing", self._get("rewards_missing") + 1 if is_missing else 0)
+        self._set(good, share.good)
+        self._set(bad, share.bad)
+        self._set(ticks, self._get(ticks) + 1 if is_active and share.is_mostly_bad else 0)
 
     def _get(self, name: str) -> int:
         return self._shared[self._at[name]]
@@ -154,6 +166,40 @@ class LearningWatch:
     def _totals(self) -> dict[str, int]:
         words = self._shared
         return {name: sum(words[at] for at in places) for name, places in zip(_COUNTED, self._words, strict=True)}
+
+
+class Share:
+    """The share of what went wrong, of the newest `_WINDOW` things that went well or wrong."""
+
+    def __init__(self) -> None:
+        self._ticks: deque[tuple[int, int, float]] = deque()
+        self._weight = 0.0
+
+    def add(self, good: int, bad: int) -> None:
+        """What one tick brought."""
+        ticks = self._ticks
+        if good or bad:
+            ticks.append((good, bad, min(1.0, _AT_ONCE / (good + bad))))
+        self._weight = sum((good + bad) * share for good, bad, share in ticks)
+        while ticks and self._weight - (ticks[0][0] + ticks[0][1]) * ticks[0][2] >= _WINDOW:
+            good, bad, share = ticks.popleft()
+            self._weight -= (good + bad) * share
+
+    @property
+    def good(self) -> int:
+        """Things that went well."""
+        return sum(good for good, _, _ in self._ticks)
+
+    @property
+    def bad(self) -> int:
+        """Things that went wrong."""
+        return sum(bad for _, bad, _ in self._ticks)
+
+    @property
+    def is_mostly_bad(self) -> bool:
+        """True if clearly more than half went wrong: by chance a small sample is off by some 1 / sqrt(n)."""
+        wrong = sum(bad * share for _, bad, share in self._ticks)
+        return self._weight >= _ENOUGH and wrong / self._weight > 0.5 + 1.0 / math.sqrt(self._weight)
 
 
 def parameter_bytes(flat: FlatModel) -> list[tuple[int, int, torch.dtype]]:
