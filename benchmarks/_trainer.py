@@ -16,11 +16,13 @@ from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.__main__ import take_trainer_lock, warm_up
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
-MODES = ("every_second", "back_to_back", "back_to_back_unpublished")
+MODES = ("every_second", "back_to_back", "back_to_back_unpublished", "paced", "paced_unpublished")
 
 
 def config_of(mode: str, config: ContinuousTrainingConfig) -> ContinuousTrainingConfig:
-    """One step every second, or one directly after the other."""
+    """One step every second, one directly after the other, or, `paced`, as the settings say."""
+    if mode.startswith("paced"):
+        return config
     if mode == "every_second":
         return dataclasses.replace(config, training_interval=1.0, steps_per_interval=1)
     return dataclasses.replace(config, training_interval=0.05, steps_per_interval=1_000_000)
@@ -35,7 +37,11 @@ class Private:
         self.data = [flat.clone()]
         self.version = version
 
-    def publish(self, flat: torch.Tensor, version: int) -> None:
+    def find(self, version: int) -> int:
+        """Where the version lies, -1 if it is not there."""
+        return 0 if version == self.version else -1
+
+    def publish(self, flat: torch.Tensor, version: int, drawn_ns: int = 0) -> None:
         """Copy, as into a slot."""
         self.data[0].copy_(flat)
         self.version = version
@@ -58,7 +64,7 @@ def main() -> int:
     take_trainer_lock(instance.name)
     config = config_of(options.mode, instance.config.trainer)
     trainer = ContinuousTrainer(instance.build_model(), ExperienceReplayBuffer(instance), config)
-    if options.mode == "back_to_back_unpublished":
+    if options.mode.endswith("unpublished"):
         private = Private(trainer.flat.flat, trainer.model_version)
         trainer.candidate.publisher = private  # type: ignore[assignment]
         trainer.candidate.slots = private  # type: ignore[assignment]

@@ -11,6 +11,10 @@ within a round, and their median over the rounds is reported.
 | `back_to_back` | a trainer process, one step after the other, each published |
 | `back_to_back_unpublished` | the same, published into memory of its own: what a busy second core costs by itself |
 | `thread` | a training thread inside the deciding process, one step after the other, each published |
+
+With `--single` the application is one of 36 numbers and a choice of 6 with installed settings, each decision gets a
+reward, and the arms are `none`, `paced` (a trainer process at the pace that the data set) and `paced_unpublished`;
+`full_speed_per_s` is how many decisions a second are made with nothing in between.
 """
 
 from __future__ import annotations
@@ -24,30 +28,51 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from _kit import awake_cores, bench_instance, machine, observations, percentiles
 from _trainer import config_of
 from tandem.inference_proc.engine import Engine
-from tandem.shared.instance import Instance
+from tandem.shared.configuration.config import parse
+from tandem.shared.instance import Instance, create_instance
+from tandem.shared.memory.segments import remove_instance
 from tandem.shared.replay import ExperienceReplayBuffer
 from tandem.trainer_proc.trainer import ContinuousTrainer
 
 ARMS = ("none", "every_second", "back_to_back", "back_to_back_unpublished", "thread")
+SINGLE = ("none", "paced", "paced_unpublished")
+FEATURES, CHOICES = 36, 6
 PERIOD_NS = 1_000_000
 
 
 class Host:
     """A server's main loop: one decision every millisecond, paced by the monotonic clock."""
 
-    def __init__(self, engine: Engine, seed: int = 1) -> None:
+    def __init__(self, engine: Engine, requests: Sequence[tuple[str, Any]], rewards: bool = False) -> None:
         self.engine = engine
-        self._requests = observations(512, seed=seed)
+        self._requests = requests
+        self._rewards = rewards
         self._turn = 0
+
+    def full_speed(self, seconds: float) -> float:
+        """Decisions a second, each with its reward, one directly after the other."""
+        started = beat = time.perf_counter()
+        count = 0
+        while (now := time.perf_counter()) < started + seconds:
+            key, observation = self._requests[count % len(self._requests)]
+            decision = self.engine.decide(key, observation)
+            self.engine.reward(key, float(decision.action[0] == count % CHOICES))
+            count += 1
+            if now >= beat:
+                beat += 0.5
+                self.engine.beat()
+        return count / (time.perf_counter() - started)
 
     def run(self, seconds: float) -> tuple[list[int], list[int]]:
         """Durations of `decide`, and times from when a decision was due to its end; nanoseconds."""
@@ -62,8 +87,10 @@ class Host:
             key, observation = self._requests[self._turn % len(self._requests)]
             self._turn += 1
             started = time.perf_counter_ns()
-            self.engine.decide(key, observation)
+            decision = self.engine.decide(key, observation)
             finished = time.perf_counter_ns()
+            if self._rewards:
+                self.engine.reward(key, float(decision.action[0] == self._turn % CHOICES))
             durations.append(finished - started)
             responses.append(finished - due)
             due += PERIOD_NS
@@ -174,7 +201,7 @@ def run(rounds: int, seconds: float, one_core_seconds: float, model: str) -> dic
     turns: list[dict[str, dict[str, Any]]] = []
     settings = {"model": model} if model else {}
     with bench_instance(settings=settings, inference={"seed": 1}, trainer={"seed": 1}) as instance:
-        host = Host(Engine.attach(instance))
+        host = Host(Engine.attach(instance), observations(512, seed=1))
         with awake_cores():
             os.sched_setaffinity(0, {first})
             host.run(2.0)
@@ -207,6 +234,56 @@ def run(rounds: int, seconds: float, one_core_seconds: float, model: str) -> dic
     }
 
 
+def run_single(rounds: int, seconds: float) -> dict[str, Any]:
+    """The measurement of an application with one head; microseconds."""
+    allowed = sorted(os.sched_getaffinity(0))
+    first, others = allowed[0], allowed[1:] or allowed
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    rows = np.random.default_rng(1).standard_normal((512, FEATURES)).astype(np.float32)
+    turns: list[dict[str, dict[str, Any]]] = []
+    with single_instance() as instance:
+        host = Host(Engine.attach(instance), [(f"visitor-{number}", row) for number, row in enumerate(rows)], True)
+        with awake_cores():
+            os.sched_setaffinity(0, {first})
+            host.run(2.0)
+            for number in range(rounds):
+                turn = {}
+                for arm in SINGLE[number % len(SINGLE) :] + SINGLE[: number % len(SINGLE)]:
+                    with training(arm, instance, host.engine, others):
+                        host.run(min(1.0, seconds / 4))
+                        durations, _ = host.run(seconds)
+                        turn[arm] = {**percentiles(durations), "full_speed_per_s": host.full_speed(seconds)}
+                turns.append(turn)
+            os.sched_setaffinity(0, set(allowed))
+        host.engine.close()
+    figures = ("p50", "p99", "full_speed_per_s")
+    arms = {arm: {f: round(statistics.median(turn[arm][f] for turn in turns), 2) for f in figures} for arm in SINGLE}
+    found = {}
+    for below in ("paced_unpublished", "none"):
+        ratio = {f: round(statistics.median(turn["paced"][f] / turn[below][f] for turn in turns), 3) for f in figures}
+        found[f"paced_over_{below}"] = ratio
+    return {"unit": "us", "rounds": rounds, "seconds": seconds, "arms": arms, "ratios": found, "machine": machine()}
+
+
+@contextlib.contextmanager
+def single_instance() -> Iterator[str]:
+    """The name of a new instance of the suite's application, removed afterwards."""
+    name = f"bench-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as folder:
+        plain = {
+            "application": "_bandit_application",
+            "settings": {"features": FEATURES, "choices": CHOICES},
+            "data_dir": folder,
+            "logging": {"level": "error"},
+        }
+        create_instance(name, parse(plain, "the benchmark's configuration", str(Path(__file__).parent)))
+        try:
+            yield name
+        finally:
+            remove_instance(name)
+
+
 def show(result: dict[str, Any]) -> None:
     """As a table for people."""
     print(f"{'us':26}{'p50':>9}{'p99':>9}{'p99.9':>9}{'max':>10}{'steps/s':>10}")
@@ -227,8 +304,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; the figures mean little")
     parser.add_argument("--rounds", type=int, help="rounds of all arms (7)")
     parser.add_argument("--seconds", type=float, help="of one block (5)")
+    parser.add_argument("--single", action="store_true", help="an application with one head, at the pace of its data")
     parser.add_argument("--model", default="", help="the Queen's model (default: its own default)")
     options = parser.parse_args()
+    short = options.quick
+    if options.single:
+        single = run_single(options.rounds or (1 if short else 7), options.seconds or (1.0 if short else 5.0))
+        print(json.dumps(single, indent=None if options.json else 2))
+        return 0
     result = run(
         options.rounds or (1 if options.quick else 7),
         options.seconds or (1.0 if options.quick else 5.0),
