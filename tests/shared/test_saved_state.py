@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tandem.shared.durable import seal, unseal
+from tandem.shared.durable import copy_synced, read_checked, seal, unseal
 from tandem.shared.experiences.experience import Experience
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import remove_instance
@@ -320,3 +320,14 @@ def test_a_disk_that_refuses_leaves_what_was_kept_before(
     assert kept is not None
     assert kept.version == 7
     assert sorted(path.name for path in folder.parent.iterdir() if "kept" in path.name) == ["kept"]
+
+
+def test_zeros_take_no_room(tmp_path: Path) -> None:
+    """A table that is nearly empty is saved as what it holds: the copy is the same, and small on the disk."""
+    source, copy = tmp_path / "table", tmp_path / "copy"
+    contents = bytes(300_000) + b"held" + bytes(8_000_000)
+    source.write_bytes(contents)
+    found = copy_synced(str(source), copy)
+    assert read_checked(copy, found) == contents
+    assert found["bytes"] == len(contents)
+    assert copy.stat().st_blocks * 512 < 200_000

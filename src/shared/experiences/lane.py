@@ -59,7 +59,12 @@ class Lane:
     """
 
     def __init__(
-        self, control: Control, records: RecordLayout, claim: Claim, lock_timeout: float, rules: RewardRules
+        self,
+        control: Control,
+        records: RecordLayout,
+        claim: Claim,
+        lock_timeout: float,
+        rules: RewardRules = RewardRules(),  # noqa: B008 - it is immutable
     ) -> None:
         self.control = control
         self.lock_timeout = lock_timeout
