@@ -186,8 +186,8 @@ def in_process(decisions: int) -> dict[str, Any]:
         _decide(engine, requests, min(2000, decisions))
         figures: dict[str, Any] = percentiles(_decide(engine, requests, decisions))
         watches = {
-            "refresh": (engine, "_refresh"),
-            "features": (engine.application, "encode"),
+            "refresh": (engine._live, "refresh"),
+            "features": (engine._encoder, "write"),
             "reward": (engine._hooks, "reward"),
             "forward": (engine.policy, "act_many"),
             "gate": (engine.gate, "evaluate"),
