@@ -128,7 +128,9 @@ class Learning:
         """A training interval has passed."""
         if self.coupled or self.buffer.count < self.config.min_batch_size:
             return
-        for _ in range(self.config.steps_per_interval):
+        # At this pace of decisions `auto` means one, too.
+        fixed = self.config.steps_per_interval
+        for _ in range(1 if isinstance(fixed, str) else fixed):
             rows = self.buffer.sample(self.config.batch_size)
             self._step(rows, training_rewards(rows, self.config))
 
