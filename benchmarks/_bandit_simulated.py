@@ -19,13 +19,12 @@ from tandem.shared.application import ActionHead
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.learning import Batch
 from tandem.shared.models.reward_model import RewardModel
+from tandem.trainer_proc.pace import Pace
 from tandem.trainer_proc.regression.reward_regression import RewardRegression
 
-CAPACITY = ContinuousTrainingConfig().buffer_capacity
-UPDATE_TO_DATA = ContinuousTrainingConfig().update_to_data
+CONFIG = ContinuousTrainingConfig()
+CAPACITY = CONFIG.buffer_capacity
 _LOOK = 0.05
-_GROWTH, _LEAST_NEW, _FEW, _SMALL, _USUAL = 0.03, 8, 2000, 64, 128
-"""As trainer_proc/pace.py has them."""
 
 Draw = Callable[[np.random.Generator, int, int], NDArray[np.int64]]
 """Places of a batch among the n experiences that there are, oldest first: draw(rng, n, size)."""
@@ -55,6 +54,10 @@ class _Ring:
     def __len__(self) -> int:
         return min(self.head, CAPACITY)
 
+    def get(self, name: str) -> int:
+        """As a control segment whose one lane has this ring: what the pace asks for."""
+        return {"lanes": 1, "lane.0.head": self.head}[name]
+
     def append(self, observation: NDArray[Any], action: int, reward: float) -> None:
         place = self.head % CAPACITY
         self.observations[place], self.actions[place], self.rewards[place] = observation, action, reward
@@ -83,11 +86,12 @@ class Simulation:
         torch.manual_seed(seed)
         world = scenario.world
         self.model = RewardModel(world.features, world.choices)
-        self.learner = RewardRegression(self.model, (ActionHead("choice", world.choices),), ContinuousTrainingConfig())
+        self.learner = RewardRegression(self.model, (ActionHead("choice", world.choices),), CONFIG)
         self._draw = draw
         self._ring = _Ring(world.features)
         self._waiting: list[tuple[float, int, int, float]] = []
-        self._seen, self._owed = 0, 0.0
+        self._pace = Pace(self._ring, is_replayed=True)  # type: ignore[arg-type]
+        self._seen = 0
 
     def run(self) -> float:
         """The share of the way from a choice by chance to the best one, over the visits that count."""
@@ -98,10 +102,9 @@ class Simulation:
             self._visit(done, until)
             done = until
             self._complete(now)
-            new = self._ring.head - self._seen
-            if now - ticked >= 1.0 - 1e-9 or new >= max(_LEAST_NEW, _GROWTH * self._ring.head):
+            if now - ticked >= CONFIG.training_interval - 1e-9 or self._pace.is_early():
                 ticked = now
-                self._tick(new)
+                self._tick()
         return self.visits.share(self.earned, self.scenario.counted(count))
 
     def _visit(self, begin: int, end: int) -> None:
@@ -124,16 +127,14 @@ class Simulation:
             _, number, choice, reward = heapq.heappop(self._waiting)
             self._ring.append(self.visits.x[number], choice, reward)
 
-    def _tick(self, new: int) -> None:
+    def _tick(self) -> None:
         ring = self._ring
-        self._seen = ring.head
-        if not new or len(ring) < _LEAST_NEW:
+        new, self._seen = ring.head - self._seen, ring.head
+        steps, size = self._pace.plan(CONFIG)
+        if len(ring) < CONFIG.min_batch_size:
             return
-        size = _SMALL if ring.head < _FEW else _USUAL
-        self._owed += UPDATE_TO_DATA * min(new, CAPACITY)
-        steps = max(1, int(self._owed / size))
-        self._owed = max(0.0, self._owed - steps * size)
-        self.learner.observe(ring.batch(np.arange(max(0, len(ring) - new), len(ring))))
+        if new:
+            self.learner.observe(ring.batch(np.arange(max(0, len(ring) - new), len(ring))))
         for _ in range(steps):
             self.learner.experiences = len(ring)
             self.learner.step(ring.batch(self._draw(self.rng, len(ring), size)))

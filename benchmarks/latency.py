@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,22 @@ def measure(arm: str, host: Host, instance: str, cores: Sequence[int], seconds: 
     return {"durations": durations, "responses": responses, "steps_per_s": rate, **percentiles(durations)}
 
 
+def measure_single(arm: str, host: Host, instance: str, cores: Sequence[int], seconds: float) -> dict[str, Any]:
+    """One block of one arm of `--single`."""
+    with training(arm, instance, host.engine, cores):
+        host.run(min(1.0, seconds / 4))
+        durations, _ = host.run(seconds)
+        return {**percentiles(durations), "full_speed_per_s": host.full_speed(seconds)}
+
+
+def take_turns(
+    arms: Sequence[str], rounds: int, block: Callable[[str], dict[str, Any]]
+) -> list[dict[str, dict[str, Any]]]:
+    """A block of every arm in each round; each round begins with the next one."""
+    starts = [number % len(arms) for number in range(rounds)]
+    return [{arm: block(arm) for arm in (*arms[start:], *arms[:start])} for start in starts]
+
+
 def ratios(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """The compared figures of targets, each the median over the rounds of the ratio within a round."""
     pairs = {
@@ -198,18 +214,13 @@ def run(rounds: int, seconds: float, one_core_seconds: float, model: str) -> dic
     first, others = allowed[0], allowed[1:] or allowed
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    turns: list[dict[str, dict[str, Any]]] = []
     settings = {"model": model} if model else {}
     with bench_instance(settings=settings, inference={"seed": 1}, trainer={"seed": 1}) as instance:
         host = Host(Engine.attach(instance), observations(512, seed=1))
         with awake_cores():
             os.sched_setaffinity(0, {first})
             host.run(2.0)
-            for number in range(rounds):
-                turn = {}
-                for arm in ARMS[number % len(ARMS) :] + ARMS[: number % len(ARMS)]:
-                    turn[arm] = measure(arm, host, instance, others, seconds)
-                turns.append(turn)
+            turns = take_turns(ARMS, rounds, lambda arm: measure(arm, host, instance, others, seconds))
             alone = one_core(host, instance, first, one_core_seconds)
             os.sched_setaffinity(0, set(allowed))
         host.engine.close()
@@ -241,20 +252,12 @@ def run_single(rounds: int, seconds: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     rows = np.random.default_rng(1).standard_normal((512, FEATURES)).astype(np.float32)
-    turns: list[dict[str, dict[str, Any]]] = []
     with single_instance() as instance:
         host = Host(Engine.attach(instance), [(f"visitor-{number}", row) for number, row in enumerate(rows)], True)
         with awake_cores():
             os.sched_setaffinity(0, {first})
             host.run(2.0)
-            for number in range(rounds):
-                turn = {}
-                for arm in SINGLE[number % len(SINGLE) :] + SINGLE[: number % len(SINGLE)]:
-                    with training(arm, instance, host.engine, others):
-                        host.run(min(1.0, seconds / 4))
-                        durations, _ = host.run(seconds)
-                        turn[arm] = {**percentiles(durations), "full_speed_per_s": host.full_speed(seconds)}
-                turns.append(turn)
+            turns = take_turns(SINGLE, rounds, lambda arm: measure_single(arm, host, instance, others, seconds))
             os.sched_setaffinity(0, set(allowed))
         host.engine.close()
     figures = ("p50", "p99", "full_speed_per_s")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,23 @@ def seconds(text: str) -> float:
     return float(number.replace(",", "")) * {"ms": 1e-3, "s": 1.0}[unit]
 
 
-def test_every_figure_is_the_one_that_the_interface_gives(demo: Any, visit: Callable[..., Any]) -> None:
-    """With training paused, each element shows what GET /api/training/live and /api/nn-dashboard say."""
-    server = demo.server
+@contextlib.contextmanager
+def paused(server: Any, visit: Callable[..., Any]) -> Iterator[Any]:
+    """The page of a server whose training is paused meanwhile, once it shows that."""
     server.request("POST", "/api/training/pause")
     try:
         page = visit(server)
         page.page.select_option("#interval", "1")
         page.wait("document.getElementById('state').textContent === 'paused'")
+        yield page
+    finally:
+        server.request("POST", "/api/training/resume")
+
+
+def test_every_figure_is_the_one_that_the_interface_gives(demo: Any, visit: Callable[..., Any]) -> None:
+    """With training paused, each element shows what GET /api/training/live and /api/nn-dashboard say."""
+    server = demo.server
+    with paused(server, visit) as page:
         live = server.get("/api/training/live?limit=1").json()
         stats = live["stats"]
         assert page.text("model-version") == f"{stats['model_version']:,}"
@@ -54,8 +64,6 @@ def test_every_figure_is_the_one_that_the_interface_gives(demo: Any, visit: Call
         assert page.page.locator("#steps > div").count() == 5
         assert page.page.locator("#reasons b").count() == 3
         assert page.page.locator("#components b").count() == 4
-    finally:
-        server.request("POST", "/api/training/resume")
 
 
 def test_freshness_is_that_of_the_statistics(
@@ -63,11 +71,7 @@ def test_freshness_is_that_of_the_statistics(
 ) -> None:
     """The tile shows how long the game's rewards waited, half of them and 99 %, as GET /api/training/stats gives it."""
     server = demo.server
-    server.request("POST", "/api/training/pause")
-    try:
-        page = visit(server)
-        page.page.select_option("#interval", "1")
-        page.wait("document.getElementById('state').textContent === 'paused'")
+    with paused(server, visit) as page:
         fresh: dict[str, Any] = {}
 
         def is_shown() -> bool:
@@ -82,8 +86,6 @@ def test_freshness_is_that_of_the_statistics(
         shown = re.fullmatch("99 % within (.+), reward to decision", page.text("freshness-p99"))
         assert shown
         assert seconds(shown[1]) == pytest.approx(fresh["p99_seconds"], abs=6e-4, rel=0.05)
-    finally:
-        server.request("POST", "/api/training/resume")
 
 
 def test_version_and_graphs_move_by_themselves(demo: Any, visit: Callable[..., Any]) -> None:

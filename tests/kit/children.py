@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,37 @@ def publish_after_stop(name: str, publisher: str = "Publisher") -> dict[str, Any
 def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int) -> None:
     """Decide under keys that are shared with the other workers, and reward whatever waits, wherever, with retries.
 
-    Each reward is journalled right after its answer. A reward's value names it: few are the same.
+    A reward's value names it: few are the same.
+    """
+
+    def reward(end: Any, key: bytes, number: int, choice: float) -> Iterator[str]:
+        value = float(seed * 4096 + number % 4096)
+        for _ in range(2 if choice < 0.5 else 1):
+            with end.hold():
+                taken = end._writer.reward(key, value) is not False
+            yield f"{value}" if taken else f"refused {value}"
+
+    _work_on_shared_keys(name, lane, journal, seed, 12, 0.4, reward)
+
+
+def decide_and_add(name: str, lane: str, journal: str, seed: int) -> None:
+    """Decide under keys that are shared with the other workers, and add 1 to what a decision has earned, wherever."""
+
+    def reward(end: Any, key: bytes, number: int, choice: float) -> Iterator[str]:
+        with end.hold() as writer:
+            give = writer.reward if choice < 0.4 else writer.add_reward
+            taken = give(key, 1.0) is not False
+        yield "taken" if taken else "refused"
+
+    _work_on_shared_keys(name, lane, journal, seed, 6, 0.3, reward)
+
+
+# Many parameters: what one worker is told.
+def _work_on_shared_keys(
+    name: str, lane: str, journal: str, seed: int, keys: int, decides: float, reward: Callable[..., Iterator[str]]
+) -> None:
+    """Until told to stop: with the chance `decides` a decision under one of the keys, else rewards, as `reward(lane,
+    key, number, choice)` gives them. Each answer, which it yields, is journalled right after it came.
     """
     made = attach_channel(name)
     end = made.claim(LANES[lane])
@@ -283,49 +314,16 @@ def decide_and_reward(name: str, lane: str, worker: int, journal: str, seed: int
         number = 0
         while not _stop:
             number += 1
-            key = f"k{rng.integers(12)}"
-            value = float(seed * 4096 + number % 4096)
-            choice = rng.random()
-            if choice < 0.4:
+            key, choice = f"k{rng.integers(keys)}", rng.random()
+            if choice < decides:
                 wait_for_reward(end, key, end.get("tickets") + 1)
             else:
-                for _ in range(2 if choice < 0.5 else 1):
-                    with end.hold():
-                        taken = end._writer.reward(key_of(key), value) is not False
-                    file.write(f"{value}\n" if taken else f"refused {value}\n")
+                for answer in reward(end, key_of(key), number, choice):
+                    file.write(f"{answer}\n")
                     file.flush()
             if number % 5 == 0:
                 with end.hold():
                     end._writer.collect()
-    end.release()
-
-
-def decide_and_add(name: str, lane: str, journal: str, seed: int) -> None:
-    """Decide under keys that are shared with the other workers, and add 1 to what some decision has earned, wherever.
-
-    Each answer is journalled right after it came.
-    """
-    made = attach_channel(name)
-    end = made.claim(LANES[lane])
-    rng = np.random.default_rng(seed)
-    ready()
-    with open(journal, "a", encoding="utf-8") as file:
-        number = 0
-        while not _stop:
-            number += 1
-            key = f"k{rng.integers(6)}"
-            choice = rng.random()
-            if choice < 0.3:
-                wait_for_reward(end, key, end.get("tickets") + 1)
-            else:
-                with end.hold() as writer:
-                    give = writer.reward if choice < 0.4 else writer.add_reward
-                    taken = give(key_of(key), 1.0) is not False
-                file.write("taken\n" if taken else "refused\n")
-                file.flush()
-            if number % 5 == 0:
-                with end.hold() as writer:
-                    writer.collect()
     end.release()
 
 

@@ -108,12 +108,9 @@ class LaneWriter:
         The record if it was completed here, True if it was sent on and will count. False, with the reason counted, if
         nothing waits under the key or it has its reward already.
         """
-        number = storable_reward(reward)
+        number = self._accepted(reward)
         if number is None:
-            self.count("refused_rewards")
             return False
-        if self._forwarded.waiting:
-            self.receive()
         before = len(self.arrived)
         row = self.complete(key, number)
         if row is not None:
@@ -123,7 +120,7 @@ class LaneWriter:
             return False
         found = self._forwarded.look(key)
         if not found:
-            self._count_unmatched(key)
+            self.count("late" if key in self.earnings.given_up else "unmatched")
             return False
         if not self._forwarded.send(found[0], number):
             self.count("repeated")
@@ -136,12 +133,9 @@ class LaneWriter:
 
         True once it will count. False, with the reason counted, as `reward`.
         """
-        number = storable_reward(reward)
+        number = self._accepted(reward)
         if number is None:
-            self.count("refused_rewards")
             return False
-        if self._forwarded.waiting:
-            self.receive()
         entry = self.pending.entry(key)
         if entry is not None:
             place, ticket = self.pending.place_of(key), int(entry["ticket"])
@@ -150,7 +144,7 @@ class LaneWriter:
         else:
             found = self._forwarded.look(key)
             if not found:
-                self._count_unmatched(key)
+                self.count("late" if key in self.earnings.given_up else "unmatched")
                 return False
             other = found[0]
             if self._forwarded.is_settled(other):
@@ -163,8 +157,14 @@ class LaneWriter:
         self.count("partial")
         return True
 
-    def _count_unmatched(self, key: bytes) -> None:
-        self.count("late" if key in self.earnings.given_up else "unmatched")
+    def _accepted(self, reward: float) -> float | None:
+        """The reward as a number that a record can hold, when all that came before is taken in; else None, counted."""
+        number = storable_reward(reward)
+        if number is None:
+            self.count("refused_rewards")
+        elif self._forwarded.waiting:
+            self.receive()
+        return number
 
     def receive(self) -> None:
         """Take in what other lanes sent; `arrived` gets the completed records."""

@@ -71,9 +71,7 @@ class RewardEstimates(nn.Module):
 
     def scaled(self, observations: Tensor) -> Tensor:
         """Features in deviations from their mean, float32[B, F]."""
-        # Of numbers near the largest the difference may be infinite, and 0 of infinity is no number.
-        scaled = ((observations - self.centre) * self.inverse).nan_to_num(0.0, FARTHEST, -FARTHEST)
-        return scaled.clamp(-FARTHEST, FARTHEST)
+        return in_deviations(observations, self.centre, self.inverse)
 
     def scaled_array(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """`scaled` for one observation float32[F], in numpy."""
@@ -105,6 +103,13 @@ class RewardEstimates(nn.Module):
         if masked is not None:
             logits[masked] = MASKED
         return logits
+
+
+def in_deviations(observations: Tensor, centre: Tensor, inverse: Tensor) -> Tensor:
+    """Features float[B, F] less `centre` and times `inverse` (float[F]), cut off at FARTHEST."""
+    # Of numbers near the largest the difference may be infinite, and 0 of infinity is no number.
+    scaled = ((observations - centre) * inverse).nan_to_num(0.0, FARTHEST, -FARTHEST)
+    return scaled.clamp(-FARTHEST, FARTHEST)
 
 
 def inverse_gap_weights(values: Tensor, gamma: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...shared.models.estimates import FARTHEST
+from ...shared.models.estimates import in_deviations
+from .moments import Moments
 
 MEMORIES = (20_000, 300)
 """Experiences of a choice after which an older one counts 1/e: long and short."""
@@ -74,8 +75,8 @@ class LinearPath:
         """As solved last: float64[2, K, F + 1]."""
 
     def _inputs(self, observations: Tensor) -> Tensor:
-        scaled = ((observations.double() - self._centre) * self._inverse).nan_to_num(0.0, FARTHEST, -FARTHEST)
-        return torch.cat([scaled.clamp(-FARTHEST, FARTHEST), scaled.new_ones(len(scaled), 1)], dim=1)
+        scaled = in_deviations(observations.double(), self._centre, self._inverse)
+        return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
 
     def foretell(self, observations: Tensor, choices: Tensor) -> Tensor:
         """What both expect of the choice taken, in deviations: float64[B, 2] of float32[B, F] and int64[B]."""
@@ -98,11 +99,10 @@ class LinearPath:
 
     def _rebuild(self, columns: list[Tensor]) -> None:
         """Begin again, in the scale of all experiences so far."""
-        observations = columns[0].double()
-        deviation = observations.std(dim=0, unbiased=False)
-        self._centre.copy_(observations.mean(dim=0))
-        is_constant = deviation <= 1e-6 * self._centre.abs()
-        self._inverse.copy_(torch.where(is_constant, 0.0, 1.0 / deviation).clamp_max(1e30))
+        moments = Moments(len(self._centre), self._centre.device)
+        moments.add(columns[0])
+        self._centre.copy_(moments.mean)
+        self._inverse.copy_(moments.inverse)
         for sums in self._sums:
             for tensor in (sums.squares, sums.products, sums.totals):
                 tensor.zero_()

@@ -33,6 +33,12 @@ class Moments:
         deviation = self.variance.sqrt()
         return torch.where(deviation > 1e-6 * self.mean.abs(), deviation, 0.0)
 
+    @property
+    def inverse(self) -> Tensor:
+        """One over the deviation, 0 of what is always the same."""
+        deviation = self.deviation
+        return torch.where(deviation > 0, 1.0 / deviation, 0.0).clamp_max(1e30)
+
     def tensors(self) -> dict[str, Tensor]:
         """The state by name."""
         return {"mean": self.mean, "variance": self.variance, "count": self.count}

@@ -123,9 +123,8 @@ class RewardRegression:
         model = self.model
         with torch.no_grad():
             self.inputs.add(batch.observations)
-            deviation = self.inputs.deviation
             model.centre.copy_(self.inputs.mean)
-            model.inverse.copy_(torch.where(deviation > 0, 1.0 / deviation, 0.0).clamp_max(1e30))
+            model.inverse.copy_(self.inputs.inverse)
             model.gamma.fill_(_SHARPNESS * math.sqrt(max(self.experiences, len(batch))))
             self._combine()
 
