@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ from _bandit_report import TANDEM, Result, Table, plot, shown, summary, target, 
 from _bandit_scenarios import SCENARIOS, Scenario
 from _bandit_scenarios import play as play_scenario
 from _bandit_sets import Classes, load, names
-from _kit import machine
+from _kit import end_like_ctrl_c, machine
 from tandem.shared.errors import MissingExtra, need_extra
 
 RATE = 200.0
@@ -85,7 +84,7 @@ class AtOnce:
         self._options = options
         self._pool: Any = None
         if options.parallel > 1:
-            self._pool = pool_of(options.parallel, ends_like_ctrl_c)
+            self._pool = pool_of(options.parallel, begin)
             jobs = [(name, seed) for name in asked for seed in range(options.seeds)]
             self._found = {job: self._pool.apply_async(play_seed, (*job, options)) for job in jobs}
 
@@ -106,9 +105,9 @@ class AtOnce:
         return played
 
 
-def ends_like_ctrl_c() -> None:
-    """A time limit's SIGTERM stops and removes the instance, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def begin() -> None:
+    """How each process of this benchmark begins."""
+    end_like_ctrl_c()
     torch.set_num_threads(1)
 
 
@@ -351,7 +350,7 @@ def chosen(options: argparse.Namespace) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Play and print."""
     options = parse(arguments)
-    ends_like_ctrl_c()
+    begin()
     try:
         if options.list:
             print("\n".join(f"{name:<16}{scenario.text}" for name, scenario in SCENARIOS.items()))

@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from _kit import end_like_ctrl_c
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
 from tandem.supervisor import cleanup
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a run")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    end_like_ctrl_c()
     with tempfile.TemporaryDirectory() as folder:
         for file, text in programs().items():
             (Path(folder) / file).write_text(text, encoding="utf-8")
