@@ -72,7 +72,8 @@ class GivenUp:
 
     def discard(self, key: bytes) -> None:
         """Another decision is made under the key."""
-        self._keys.pop(key, None)
+        if self._keys:
+            self._keys.pop(key, None)
 
     def clear(self) -> None:
         """Forget all keys."""
@@ -108,12 +109,15 @@ class Earnings:
 
     def of(self, place: int, ticket: int) -> float | None:
         """What the decision `ticket` of this lane, in `place`, has earned so far; None if nothing."""
-        cell, found = self._cells.of_partial(self._index, place), []
-        for lane, cells in enumerate(self._cells.by_lane):
-            if cells[cell] == ticket:
-                part = self._read(lane, cell, ticket)
-                if part is not None:
-                    found.append((part[0], lane, part[1]))
+        cell = self._cells.of_partial(self._index, place)
+        lanes = [lane for lane, cells in enumerate(self._cells.by_lane) if cells[cell] == ticket]
+        if not lanes:
+            return None
+        found = []
+        for lane in lanes:
+            part = self._read(lane, cell, ticket)
+            if part is not None:
+                found.append((part[0], lane, part[1]))
         earned = None
         for _, _, reward in sorted(found):
             earned = self.rules.combine(earned, reward)
@@ -125,7 +129,8 @@ class Earnings:
 
     def with_last(self, place: int, ticket: int, reward: float) -> float:
         """What the decision has earned in the end, now that its last reward came."""
-        return self.rules.combine(self.of(place, ticket), reward)
+        earned = self.of(place, ticket)
+        return reward if earned is None else self.rules.combine(earned, reward)
 
     def _read(self, lane: int, cell: int, ticket: int) -> tuple[int, float] | None:
         """When a cell's partial reward came, and the reward; None if it makes no sense or is not there."""

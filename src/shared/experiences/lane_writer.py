@@ -68,26 +68,28 @@ class LaneWriter:
         place = self.pending.place_of(key)
         if place is None:
             return None
-        said = self._forwarded.mark(place, self.pending.ticket_in(place))
+        ticket = self.pending.ticket_in(place)
+        said = self._forwarded.mark(place, ticket)
         if said is None:
-            return self._finish(key, place, self.earnings.with_last(place, self.pending.ticket_in(place), reward))
+            return self._finish(key, place, self.earnings.with_last(place, ticket, reward))
         self._obey(key, place, said)
         return None
 
     def _finish(self, key: bytes, place: int, reward: float) -> np.void:
         words, floats = self._words, self._floats
         count_at, sum_at, rewarding, due, sum_due = self._reward_words
-        payload = self.pending.payload_with_reward(key, reward)
+        pending = self.pending
+        payload, ticket = pending.payload_with_reward(key, reward), pending.ticket_in(place)
         assert payload is not None
         count, total = (words[count_at] + 1) & WORD, floats[sum_at] + reward
         # What the counts will be, for whoever finds the record in the ring and this call not ended.
         words[rewarding] = 0
         words[due] = count
         floats[sum_due] = total
-        words[rewarding] = self.pending.ticket_in(place)
+        words[rewarding] = ticket
         number = self.append(payload)
-        self.pending.clear(key)
-        self._sync_pending()
+        pending.clear(key)
+        words[self._pending_word] = len(pending)
         words[count_at] = count
         floats[sum_at] = total
         return self._ring.record(number)
@@ -185,25 +187,32 @@ class LaneWriter:
         """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane."""
         pending = self.pending
         self.earnings.given_up.discard(key)
-        if key in pending:
-            self._ask_before_removing(key)
-        place = pending.place_of(key)
-        if place is not None and (pending.is_full or self.earnings.will_earn(place, pending.ticket_in(place))):
-            self._end(key, place, "superseded")
-        elif place is None and pending.is_full:
-            # Counted first: whoever sees a decision go sees why.
-            self.count("displaced")
-            self.drop(pending.oldest())
-        replaces, hashed = key in pending, key_hash(key)
+        replaces, hashed = self._make_room(key), key_hash(key)
         decided = pending.store(ticket, payload, key, context, hashed)
         if replaces:
             self.count("superseded")
-        self._sync_pending()
+        self._words[self._pending_word] = len(pending)
         for found in self._forwarded.look(key, hashed):
             if found.order < (decided, self._counters.index):
                 self._forwarded.send(found, SUPERSEDED)
             else:
                 self.drop(key, "superseded")
+
+    def _make_room(self, key: bytes) -> bool:
+        """Settle what must go before a decision can wait under `key`. True if an older one is left to be replaced."""
+        pending = self.pending
+        place = pending.place_of(key)
+        if place is not None:
+            self._ask_before_removing(key)
+            place = pending.place_of(key)
+            if place is not None and (pending.is_full or self.earnings.will_earn(place, pending.ticket_in(place))):
+                self._end(key, place, "superseded")
+                place = None
+        if place is None and pending.is_full:
+            # Counted first: whoever sees a decision go sees why.
+            self.count("displaced")
+            self.drop(pending.oldest())
+        return place is not None
 
     def yield_to_newer(self, key: bytes) -> None:
         """Supersede an adopted decision if the key was decided elsewhere while nobody owned the lane."""
@@ -221,7 +230,7 @@ class LaneWriter:
 
     def _remove(self, key: bytes, reason: str) -> None:
         self.pending.clear(key)
-        self._sync_pending()
+        self._words[self._pending_word] = len(self.pending)
         self.count(reason)
 
     def _end(self, key: bytes, place: int, reason: str) -> None:
@@ -268,9 +277,6 @@ class LaneWriter:
                 self._remove(key, "dropped")
         self.earnings.given_up.clear()
         self._ring.forget()
-
-    def _sync_pending(self) -> None:
-        self._words[self._pending_word] = len(self.pending)
 
     def close(self, refusal: Refusal) -> None:
         """The lane is this process's no more."""

@@ -150,7 +150,7 @@ class PendingTable:
 
     def ticket_in(self, place: int) -> int:
         """Ticket of the entry in a place."""
-        return self._words[self._start(place) >> 3]
+        return self._words[(HEADER_BYTES + place * self._row_bytes) >> 3]
 
     def entry(self, key: bytes) -> np.void | None:
         """A copy of the entry, or None."""
