@@ -29,6 +29,7 @@ ROOMS = {
         "shared.rate_limit",
         "shared.application",
     },
+    "shared.ids": {"shared.experiences", "shared.memory", "shared.values"},
     "shared.telemetry": {"shared.memory", "shared.errors"},
     "shared.messages": {"shared.errors", "shared.values"},
     "shared.model_checks": {

@@ -12,6 +12,7 @@ import struct
 import time
 from binascii import crc_hqx
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..configuration.config import InferenceConfig
@@ -91,8 +92,20 @@ class Earnings:
         self._cells = cells
         self._index = index
 
-    def add(self, lane: int, place: int, ticket: int, decided_ns: int, reward: float) -> None:
-        """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table."""
+    # Many parameters: where the decision waits, which it is, and what it earned.
+    def add(
+        self,
+        lane: int,
+        place: int,
+        ticket: int,
+        decided_ns: int,
+        reward: float,
+        writing: Callable[[int], None] | None = None,
+    ) -> None:
+        """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table.
+
+        `writing` is told of the word that is about to be stored.
+        """
         own, cell = self._cells.by_lane[self._index], self._cells.of_partial(lane, place)
         since = _shortened(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1)
         found = None
@@ -105,7 +118,10 @@ class Earnings:
             reward = self.rules.combine(found[1], reward)
             if self.rules.aggregation == "first":
                 since = found[0]
-        own[cell + 1] = _word(ticket, since, reward)
+        word = _word(ticket, since, reward)
+        if writing is not None:
+            writing(word)
+        own[cell + 1] = word
 
     def of(self, place: int, ticket: int) -> float | None:
         """What the decision `ticket` of this lane, in `place`, has earned so far; None if nothing."""

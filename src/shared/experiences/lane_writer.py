@@ -14,7 +14,7 @@ from ..values import storable_reward
 from .counters import LaneCounters
 from .earnings import Earnings
 from .forwarded_rewards import SUPERSEDED, ForwardedRewards
-from .pending import PendingTable
+from .pending import NO_REQUEST, PendingTable
 from .records import key_hash
 from .ring import Ring
 from .settling import settle
@@ -183,12 +183,15 @@ class LaneWriter:
         completed, self.arrived = self.arrived, []
         return completed
 
-    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
-        """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane."""
+    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes, request: bytes = NO_REQUEST) -> None:
+        """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane.
+
+        `request`: see PendingTable.store.
+        """
         pending = self.pending
         self.earnings.given_up.discard(key)
         replaces, hashed = self._make_room(key), key_hash(key)
-        decided = pending.store(ticket, payload, key, context, hashed)
+        decided = pending.store(ticket, payload, key, context, hashed, request)
         if replaces:
             self.count("superseded")
         self._words[self._pending_word] = len(pending)
@@ -228,7 +231,8 @@ class LaneWriter:
             if said is not None:
                 self._obey(key, place, said)
 
-    def _remove(self, key: bytes, reason: str) -> None:
+    def remove(self, key: bytes, reason: str) -> None:
+        """Take back the decision that waits under `key`: it is gone, whatever it has earned."""
         self.pending.clear(key)
         self._words[self._pending_word] = len(self.pending)
         self.count(reason)
@@ -242,7 +246,7 @@ class LaneWriter:
             self.earnings.given_up.add(key)
         earned, default = self.earnings.of(place, self.pending.ticket_in(place)), self.earnings.rules.default
         if earned is None and default is None:
-            self._remove(key, reason)
+            self.remove(key, reason)
             return
         if earned is None:
             self.count("defaulted")
@@ -274,7 +278,7 @@ class LaneWriter:
         for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
             self._ask_before_removing(key)
             if key in self.pending:
-                self._remove(key, "dropped")
+                self.remove(key, "dropped")
         self.earnings.given_up.clear()
         self._ring.forget()
 
