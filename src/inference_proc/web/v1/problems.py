@@ -33,8 +33,8 @@ def refusal(error: Exception) -> Refused | None:
     """How an exception of the engine is answered; None if it is nobody's fault that a client could mend."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, ValueError):  # first: what an application's encoding raises may be both
+        return Refused(400, str(error)[:500])
     if isinstance(error, TandemError):
         return Refused(503, str(error)[:500])
-    if isinstance(error, ValueError):
-        return Refused(400, str(error)[:500])
     return None
