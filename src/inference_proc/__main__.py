@@ -31,7 +31,7 @@ try:
     from .web.bundled_server import BundledServer
     from .web.listener import raise_descriptor_limit
     from .web.service import Service
-    from .web.sockets import listen
+    from .workers.sockets import listen
 except MissingExtra as error:
     sys.exit(str(error))
 

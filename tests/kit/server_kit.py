@@ -42,7 +42,7 @@ class RunningServer:
         from tandem.inference_proc.web.bundled_server import BundledServer
         from tandem.inference_proc.web.limits import Limits
         from tandem.inference_proc.web.service import Service
-        from tandem.inference_proc.web.sockets import listen
+        from tandem.inference_proc.workers.sockets import listen
         from tandem.shared.configuration.config import parse
         from tandem.shared.instance import create_instance
 

@@ -19,11 +19,12 @@ import sys
 import time
 
 from ...shared.configuration.config import Config, LoggingConfig, parse
-from ...shared.errors import MissingExtra, SegmentInvalid, SegmentMissing, TandemError
+from ...shared.errors import SegmentInvalid, SegmentMissing, TandemError
 from ...shared.logs import configure_logging
 from ...shared.memory.control import Control
 from ...shared.memory.ownership import be_private
 from ...shared.memory.segments import instance_name
+from .sockets import listen
 from .worker import Worker
 
 log = logging.getLogger("tandem.inference_proc.workers")
@@ -83,8 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
     try:
-        from ..web.sockets import listen
-
         control = wait_for(options.instance, asked)
         config: Config = parse(control.schema["config"], f"instance {options.instance!r}", control.schema["folder"])
         configure_logging(LoggingConfig(**control.schema["config"]["logging"]))
@@ -101,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except Asked:
         return 0
-    except (TandemError, MissingExtra) as error:
+    except TandemError as error:
         print(error, file=sys.stderr, flush=True)
         return 1
 
