@@ -27,7 +27,7 @@ from .static import StaticEngine, fall_back
 
 try:
     from .web.access import read_token
-    from .web.bundled_server import BundledServer, listen
+    from .web.bundled_server import BundledServer, listen, listen_on
     from .web.listener import raise_descriptor_limit
     from .web.service import Service
 except MissingExtra as error:
@@ -70,6 +70,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         help="the configuration that `ctl up` is given: how long to wait for the instance, and whether its newest"
         " checkpoint decides if it does not come (inference.static_fallback)",
     )
+    parser.add_argument("--listener", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -97,7 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
         be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         service = Service(engine, token=token)
-        listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
+        settings, write_timeout = engine.config.inference, service.limits.write_timeout
+        if options.listener is None:
+            listener = listen(settings.host, settings.port, write_timeout)
+        else:
+            listener = listen_on(options.listener, write_timeout)
         server = BundledServer(service, listener)
         if not asked:
             asyncio.run(server.run_service())

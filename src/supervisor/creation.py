@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..shared.configuration.config import Config
 from ..shared.errors import SupervisorError, need_extra
+from ..shared.memory import layout
 from ..shared.memory.processes import module_command
 
 _NOTE = "note: "
@@ -132,7 +133,8 @@ def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
     command = config.inference.command.strip()
     if not command:
         need_extra("server", "the bundled server", ("starlette", "uvicorn", "websockets", "msgspec"))
-        commands["inference"] = module_command("tandem.inference_proc", "--instance", instance)
+        for name in layout.SERVERS[: config.inference.workers]:
+            commands[name] = module_command("tandem.inference_proc", "--instance", instance)
     elif command != "none":
         commands["inference"] = shlex.split(command)
     return commands
