@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,10 +42,11 @@ class OverWebSocket(Transport):
         socket: ClientConnection
         with connect(self._url, open_timeout=30, close_timeout=1, proxy=None) as socket:
             socket.send(json.dumps(frame))
-            while True:
-                answer: dict[str, Any] = json.loads(socket.recv(timeout=30))
-                if answer.get("type") != "hello":
-                    return answer
+            answer: dict[str, Any] = json.loads(socket.recv(timeout=30))
+        if answer.get("status") == "error" or "error" in answer:
+            raise ValueError(f"{frame} was answered with {answer}")
+        data: dict[str, Any] = answer.get("data", answer)
+        return data
 
     def decide(self, key: str, features: list[float]) -> dict[str, Any]:
         return self._ask({"type": "decide", "key": key, "observation": features})
@@ -69,13 +69,17 @@ def get(url: str, path: str = "/health", timeout: float = 30.0) -> tuple[int, di
 
 @dataclass
 class Tally:
-    """What a client saw. `unsure`: rewards whose answer never came, so that they may have counted or not."""
+    """What a client saw, keys in the order of their decisions.
 
-    decided: int = 0
-    acknowledged: int = 0
-    refused: int = 0
-    unsure: int = 0
+    `acknowledged`: of rewards that the server said count; `unsure`: of those whose answer never came, so that they may
+    have counted or not; `refused`: of the others.
+    """
+
     answered: int = 0
+    decided: int = 0
+    acknowledged: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """What no kill explains."""
@@ -108,7 +112,7 @@ class Client(threading.Thread):
             tally.answered += status == 200
             if status != 200:
                 tally.wrong.append(f"/health answered {status}")
-            self._transport.decide(key, [number % 7, 1.0, 0.0])
+            self._transport.decide(key, [number % 7, 1.0, 0.0, -1.0])
         except FAULTS as error:
             tally.faults.append(repr(error))
             return
@@ -117,10 +121,9 @@ class Client(threading.Thread):
             matched = self._transport.reward(key, 1.0)
         except FAULTS as error:
             tally.faults.append(repr(error))
-            tally.unsure += 1
+            tally.unsure.append(key)
             return
-        tally.acknowledged += matched
-        tally.refused += not matched
+        (tally.acknowledged if matched else tally.refused).append(key)
 
     def stop(self, timeout: float = 60.0) -> Tally:
         """Let it end its turn; what it saw."""
@@ -128,11 +131,3 @@ class Client(threading.Thread):
         self.join(timeout)
         assert not self.is_alive(), "a client waits for an answer that does not come"
         return self.tally
-
-
-def until(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
