@@ -71,6 +71,14 @@ def by_worker(url: str, path: str, wait_until: Wait) -> dict[int, Any]:
     return found
 
 
+def facts(picture: dict[str, Any]) -> dict[str, Any]:
+    """What a dashboard shows of the whole instance, without what changes with the time."""
+    stats, processes = picture["stats"], picture["processes"]
+    known = {name: [process[key] for key in ("state", "pid", "restarts")] for name, process in processes.items()}
+    counts = picture["latency"]["counts"]
+    return {**stats["buffer"], **known, "counts": counts, "reasons": [picture["troubles"], picture["notices"]]}
+
+
 @pytest.fixture
 def traffic(ctl: Ctl) -> Iterator[Callable[[str], list[Client]]]:
     """`traffic(url)` starts two clients; they are stopped after the test at the latest."""
@@ -181,6 +189,12 @@ def test_whoever_answers_says_the_same_and_one_at_a_time_is_replaced(
     assert all(body["nn_decisions"]["recent_decisions"] == [] for body in shown_now.values()), "both forget them"
     assert tally.wrong == []
     assert len(tally.faults) <= 2, tally.faults
+
+    def agree() -> bool:
+        first, second = (facts(picture) for picture in by_worker(url, "/api/training/live", wait_until).values())
+        return first == second and first["decided"] >= tally.decided > 0
+
+    wait_until(agree, "both workers show the same figures")
     now = {name: worker(ctl, name)["pid"] for name in NAMES}
     assert not set(now.values()) & set(pids.values())
 
