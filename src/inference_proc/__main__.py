@@ -27,9 +27,10 @@ from .static import StaticEngine, fall_back
 
 try:
     from .web.access import read_token
-    from .web.bundled_server import BundledServer, listen, listen_on
+    from .web.bundled_server import BundledServer
     from .web.listener import raise_descriptor_limit
     from .web.service import Service
+    from .workers.sockets import listen, listen_on
 except MissingExtra as error:
     sys.exit(str(error))
 

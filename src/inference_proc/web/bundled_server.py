@@ -11,15 +11,12 @@ from collections.abc import Iterator
 import uvicorn
 
 from ...shared.configuration.addresses import authority
-from ...shared.errors import TandemError
 from .guarded import GuardedConfig, GuardedHttp
 from .listener import Listener
 from .quiet import quiet_libraries
 from .service import Service
 
 log = logging.getLogger(__package__)
-
-_BACKLOG = 1024
 
 
 class BundledServer(uvicorn.Server):
@@ -77,36 +74,3 @@ class BundledServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: uvicorn would end the process by the signal, not with status 0."""
         yield
-
-
-def listen(host: str, port: int, write_timeout: float) -> socket.socket:
-    """A listening socket. Raises TandemError if the address is not to be had."""
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        where = authority(host, port)
-        raise TandemError(f"inference.host, inference.port: cannot listen on {where}: {error}") from error
-    return _prepared(listener, write_timeout)
-
-
-def listen_on(descriptor: int, write_timeout: float) -> socket.socket:
-    """A listening socket of a bound one that this process was started with, and that other workers may share.
-
-    Raises TandemError if it is none, or the address is not to be had any more.
-    """
-    try:
-        listener = socket.socket(fileno=descriptor)
-        listener.set_inheritable(False)
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise TandemError(f"--listener: cannot listen on descriptor {descriptor}: {error}") from error
-    return _prepared(listener, write_timeout)
-
-
-def _prepared(listener: socket.socket, write_timeout: float) -> socket.socket:
-    # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener

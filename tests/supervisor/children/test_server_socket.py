@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tandem.inference_proc.web.bundled_server import listen_on
+from tandem.inference_proc.workers.sockets import listen_on
 from tandem.shared.errors import TandemError
 from tandem.supervisor.children.server_socket import ServerSocket
 from tandem.supervisor.creation import StartFailed

@@ -1,0 +1,1 @@
+"""What the processes of the bundled server share: the socket that they accept on."""
