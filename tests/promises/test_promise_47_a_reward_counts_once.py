@@ -118,8 +118,15 @@ def test_a_part_of_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp_
 
 def test_a_lane_that_does_not_look_again_loses_parts(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
     """The same comparison finds the parts that a lane acknowledges whose owner had added up already."""
-    found = add_up(channel, nursery, tmp_path, "Hasty", 8)
-    assert found["earned"] < found["acknowledged"], found
+    found = []
+    for attempt in range(6):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        found.append(add_up(channel, nursery, folder, "Hasty", 8))
+        if found[-1]["earned"] < found[-1]["acknowledged"]:
+            return
+        # On a busy machine the two workers may hardly ever meet.
+    raise AssertionError(found)
 
 
 def test_a_lane_that_does_not_ask_loses_rewards(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
