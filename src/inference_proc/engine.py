@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ..shared.actions.offer import Choices
 from ..shared.application import Gate
 from ..shared.errors import TandemError
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
-from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
 from ..shared.memory.claim import Refusal, disown_after_fork
 from ..shared.memory.interruptible_lock import OwnedLock
@@ -38,7 +37,7 @@ from .health import Health
 from .live_model import LivePolicy
 from .policy import Draw, Policy
 from .recorder import Recorder
-from .turn import Turn, as_action, as_turn, make_turn, without_repetition
+from .turn import Request, Turn, TurnEncoder, as_action, as_turn, make_turn, without_repetition
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class Engine:
         self.control = instance.control
         self.config = instance.config
         self.application = instance.application
-        self._encoder = FeatureEncoder(self.application.encode, self.application.features)
+        self._encoder = TurnEncoder(self.application)
         rules = instance.reward_rules()
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout, rules)
         self._live = LivePolicy.of(instance, self.lane)
@@ -139,17 +138,25 @@ class Engine:
             self._live.refresh()
         return self._live.flat.model
 
-    def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
+    def decide(
+        self, key: str, observation: Any, territory_id: str = "", *, allowed: Any = None, candidates: Any = None
+    ) -> Decision:
         """Decide for one observation of `key`, and record the decision.
+
+        `allowed`: the choices to draw among, by index, label or as bools; with several heads by the heads' names.
+        `candidates`: of a CandidateHead, {"id": text, "features": numbers} or (id, features) for each one.
 
         If the application computes rewards, the key's previous decision is completed by this observation first.
         `territory_id` is what the experience will carry (default: the key).
 
-        Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text and for an
-        observation that is not F finite numbers (naming the feature) or that the application cannot encode;
-        FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
+        Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text, for an
+        observation that is not F finite numbers (naming the feature) or that the application cannot encode, and if
+        nothing that exists is allowed; FloatingPointError if the policy's logits are not numbers or mask every choice;
+        PolicyUnavailable.
         """
         turn = make_turn(key, observation, territory_id)
+        if allowed is not None or candidates is not None:
+            turn.choices = Choices(allowed, candidates)
         self._decide_batch([turn])
         decision = turn.result
         if type(decision) is not Decision:
@@ -158,8 +165,8 @@ class Engine:
         self._decision_log.write((decision,))
         return decision
 
-    def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
-        """`decide` for several (key, observation, territory_id) in one forward pass, in their order.
+    def decide_many(self, requests: Sequence[Request]) -> list[Decision | Exception]:
+        """`decide` for several (key, observation, territory_id[, Choices]) in one forward pass, in their order.
 
         Whatever is wrong with one request gives its exception in its place; the others are decided. A key that comes
         twice is decided twice, one after the other.
@@ -182,11 +189,11 @@ class Engine:
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            encoded, features = self._encode(turns)
+            encoded, features = self._encoder.encode(turns)
             for turn in encoded:
                 self._remember(turn)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
-            draws = self._live.act(features.copy()) if encoded else ()
+            draws = self._live.act(features.copy(), encoded) if encoded else ()
             try:
                 for turn, draw in zip(encoded, draws, strict=True):
                     turn.result = self._settle(turn, draw) if isinstance(draw, Draw) else draw
@@ -196,20 +203,6 @@ class Engine:
                     decision = turn.result
                     if type(decision) is Decision:
                         self.lane.counters.count_decision(SEND if decision.send else WAIT, decision.version, share)
-
-    def _encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
-        """The turns that can be encoded, and their features float32[B, F]; the others get their exception."""
-        features = np.empty((len(turns), self._encoder.width), np.float32)
-        encoded: list[Turn] = []
-        for turn in turns:
-            turn.features = features[len(encoded)]
-            try:
-                self._encoder.write(turn.observation, turn.features)
-            except Exception as error:
-                turn.result = error
-            else:
-                encoded.append(turn)
-        return encoded, features if len(encoded) == len(features) else features[: len(encoded)]
 
     def _remember(self, turn: Turn) -> None:
         """Recall the turn's key, and complete its previous decision with the reward that the observation brings."""
@@ -275,7 +268,7 @@ class Engine:
         the next observation rewards nothing. False if the key's last decision was not this action. Raises ValueError
         for a key that is no text and an action that is not whole numbers.
         """
-        key, choices = as_text("key", key), as_action(action)
+        key, choices = as_text("key", key), as_action(action, bool(self.instance.records.values))
         with self._lock:
             remembered = self._recorder.known(key)
             if remembered is None or not remembered.executed or remembered.action != choices:

@@ -65,7 +65,8 @@ class Recorder:
     def _from_entry(self, encoded: bytes, entry: np.void) -> Remembered:
         dtype = self._context_dtype
         context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
-        return Remembered(encoded, deque(maxlen=10), context, tuple(int(choice) for choice in entry["action"]), True)
+        action = entry["value" if self.lane.records.values else "action"].tolist()
+        return Remembered(encoded, deque(maxlen=10), context, tuple(action), True)
 
     def reconfigure(self, config: Config) -> None:
         """Change what may change while the instance runs."""
@@ -199,7 +200,10 @@ class Recorder:
         values: tuple[Any, ...] | None = None
         if is_finite_record(turn.features, expected, *components):
             values = (turn.version, turn.timestamp, expected, math.nan, draw.probability, confidence, decision)
-            values = (*values, draw.action, turn.features, components, place)
+            action, offered = draw.action, b"" if turn.offer is None else turn.offer.packed
+            if lane.records.values:
+                action, offered = (0,), lane.records.of_number(action[0])
+            values = (*values, action, turn.features, components, place, offered)
         writer = lane.acquire()
         if writer is None:
             return True

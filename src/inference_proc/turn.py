@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.application import Verdict
+from ..shared.actions.offer import Choices, Offer, OfferReader
+from ..shared.application import Application, Verdict
+from ..shared.features import FeatureEncoder
 from ..shared.values import as_text, described
 from .decision import Decision
 from .policy import Draw
@@ -33,16 +35,19 @@ class Turn:
 
     `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
     brought it (None: it brought none). `features` are float32[F], nobody else's memory; `result` is what the host gets
-    or what is raised.
+    or what is raised. `choices` are what the host allows, as it says so, and `offer` what that comes to (None:
+    everything).
     """
 
     __slots__ = (
+        "choices",
         "context",
         "draw",
         "features",
         "key",
         "last_components",
         "observation",
+        "offer",
         "remembered",
         "result",
         "territory_id",
@@ -60,6 +65,8 @@ class Turn:
     context: NDArray[Any] | None
 
     def __init__(self, key: str, observation: Any, territory_id: str) -> None:
+        self.choices: Choices | None = None
+        self.offer: Offer | None = None
         self.key = key
         self.observation = observation
         self.territory_id = territory_id
@@ -78,7 +85,12 @@ class Turn:
             last_reward=rewards[-1] if self.last_components is not None else None,
             last_components=self.last_components,
             recent_rewards=rewards,
+            labels=() if self.offer is None else self.offer.labels(self.draw.action),
         )
+
+
+Request = tuple[str, Any, str] | tuple[str, Any, str, Choices]
+"""Key, observation, territory_id, and what is allowed if not everything is."""
 
 
 def make_turn(key: Any, observation: Any, territory_id: Any) -> Turn:
@@ -91,17 +103,64 @@ def make_turn(key: Any, observation: Any, territory_id: Any) -> Turn:
 
 
 def as_turn(request: Any) -> Turn:
-    """The turn of a request (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is none."""
+    """The turn of a request (key, observation, territory_id), with Choices behind them if it has any.
+
+    Raises ValueError as `make_turn`, or if it is none.
+    """
+    choices = None
     try:
+        if len(request) == 4 and isinstance(request[3], Choices | None):
+            request, choices = request[:3], request[3]
         key, observation, territory_id = request
     except (TypeError, ValueError):
-        raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
-    return make_turn(key, observation, territory_id)
+        raise ValueError(
+            f"request: {described(request)}; it must be (key, observation, territory_id), and if it allows less than"
+            " everything a Choices behind them"
+        ) from None
+    turn = make_turn(key, observation, territory_id)
+    turn.choices = choices
+    return turn
 
 
-def as_action(action: Any) -> tuple[int, ...]:
-    """An action that the host names, as the engine draws them. Raises ValueError unless it is whole numbers."""
+class TurnEncoder:
+    """Makes what the model is given out of what the host passed: features and, where there are any, candidates."""
+
+    def __init__(self, application: Application) -> None:
+        self._features = FeatureEncoder(application.encode, application.features)
+        self._offers = OfferReader(application.heads)
+        self._width, self._inputs = self._features.width, application.inputs
+
+    def encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
+        """The turns that can be encoded, and their inputs float32[B, F and more]; the others get their exception."""
+        inputs = np.empty((len(turns), self._inputs), np.float32)
+        encoded: list[Turn] = []
+        for turn in turns:
+            try:
+                self.write(turn, inputs[len(encoded)])
+            except Exception as error:
+                turn.result = error
+            else:
+                encoded.append(turn)
+        return encoded, inputs if len(encoded) == len(inputs) else inputs[: len(encoded)]
+
+    def write(self, turn: Turn, row: NDArray[np.float32]) -> None:
+        """Encode one turn into `row`, whose beginning are its features. Raises ValueError and what `encode` raises."""
+        turn.features = row if self._width == self._inputs else row[: self._width]
+        self._features.write(turn.observation, turn.features)
+        if turn.choices is not None or self._offers.is_needed:
+            offer = turn.offer = self._offers.read(turn.choices)
+            if offer is not None and offer.inputs is not None:
+                row[self._width :] = offer.inputs
+
+
+def as_action(action: Any, is_number: bool = False) -> tuple[int, ...]:
+    """An action that the host names, as the engine draws them. Raises ValueError unless it is whole numbers, or one
+    number of any kind if that `is_number`.
+    """
     try:
+        if is_number:
+            (number,) = action
+            return (float(number),)  # type: ignore[return-value]
         return tuple([index(choice) for choice in action])
     except Exception:
         raise ValueError(f"action: {described(action)}; it must be the choices that were decided, as (3, 1)") from None

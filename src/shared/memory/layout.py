@@ -8,7 +8,7 @@ from this table.
 from __future__ import annotations
 
 MAGIC = int.from_bytes(b"TANDEM\x00\x01", "little")
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 
 MAX_SLOTS = 16
 MAX_LANES = 16
