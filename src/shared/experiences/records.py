@@ -122,7 +122,7 @@ class RecordLayout:
         object.__setattr__(self, "record", record)
         object.__setattr__(self, "pending", pending)
         object.__setattr__(self, "_payload", struct.Struct(f"{body}{record.itemsize - size}x"))
-        everything = np.packbits(np.ones(self.choices, np.bool_), bitorder="little").tobytes()
+        everything = self.everything_allowed.tobytes()
         object.__setattr__(self, "everything", everything.rjust(offered, b"\0"))
 
     def _offered_fields(self) -> list[Any]:
@@ -178,6 +178,11 @@ class RecordLayout:
             key,
             offered or self.everything,
         )
+
+    @property
+    def everything_allowed(self) -> NDArray[np.uint8]:
+        """The field `allowed` of a decision for which every choice was allowed: uint8[(choices + 7) // 8]."""
+        return np.packbits(np.ones(self.choices, np.bool_), bitorder="little")
 
     def of_number(self, number: float) -> bytes:
         """`offered` of a decision for this number."""
