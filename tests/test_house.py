@@ -30,6 +30,7 @@ ROOMS = {
         "shared.rate_limit",
         "shared.application",
     },
+    "shared.ids": {"shared.experiences", "shared.memory", "shared.values"},
     "shared.telemetry": {"shared.memory", "shared.errors"},
     "shared.messages": {"shared.errors", "shared.values"},
     "shared.model_checks": {
@@ -46,6 +47,8 @@ ROOMS = {
     "trainer_proc": {"shared", "trainer_proc"},
     "supervisor": {"shared", "supervisor"},
     "queen": {"shared", "queen"},
+    "testing": {"shared", "inference_proc", "trainer_proc"},
+    "gym": {"shared", "testing"},
     "reference": {"shared", "reference"},
 }
 """What the modules of a room may import besides the room's own: the longest name that fits counts."""

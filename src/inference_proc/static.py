@@ -18,6 +18,7 @@ from ..shared.actions.heads import gaussian_head
 from ..shared.actions.offer import Choices
 from ..shared.configuration.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
+from ..shared.ids.rewards_by_id import Outcome
 from ..shared.instance import configured_application, load_newest, seeded_model
 from ..shared.learning import meaning_of
 from ..shared.memory.interruptible_lock import OwnedLock
@@ -29,7 +30,7 @@ from .application_hooks import ApplicationHooks
 from .decision import Decision
 from .engine import Engine
 from .policy import Policy
-from .turn import Request, Turn, TurnEncoder, as_action, as_turn, make_turn
+from .turn import Turn, TurnEncoder, as_action, as_turn, make_turn
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,17 @@ class StaticEngine:
         return self.policy.model
 
     def decide(
-        self, key: str, observation: Any, territory_id: str = "", *, allowed: Any = None, candidates: Any = None
+        self,
+        key: str | None,
+        observation: Any,
+        territory_id: str = "",
+        request_id: str | None = None,
+        *,
+        allowed: Any = None,
+        candidates: Any = None,
     ) -> Decision:
         """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
-        turn = make_turn(key, observation, territory_id)
+        turn = make_turn(key, observation, territory_id, request_id)
         turn.choices = Choices(allowed, candidates)
         return self._decide(turn)
 
@@ -86,8 +94,8 @@ class StaticEngine:
         labels = () if turn.offer is None else turn.offer.labels(draw.action)
         return Decision.of(turn.key, draw, verdict, self.model_version, time.time(), labels=labels)
 
-    def decide_many(self, requests: Sequence[Request]) -> list[Decision | Exception]:
-        """`decide` for several (key, observation, territory_id[, Choices]); an exception in its decision's place."""
+    def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> list[Decision | Exception]:
+        """`decide` for several (key, observation, territory_id); an exception in its decision's place."""
         results: list[Decision | Exception] = []
         for request in requests:
             try:
@@ -105,6 +113,21 @@ class StaticEngine:
         as_number("reward", value)
         as_bool("final", final)
         return False
+
+    def reward_decision(
+        self, decision_id: str, value: float, final: bool = True, reward_id: str | None = None
+    ) -> Outcome:
+        """UNKNOWN: no decision is recorded. Raises ValueError as `Engine.reward_decision` does."""
+        as_text("decision_id", decision_id)
+        if reward_id is not None:
+            as_text("reward_id", reward_id)
+        self.reward("", value, final)
+        return Outcome.UNKNOWN
+
+    def waiting_id(self, key: str) -> str | None:
+        """None: nothing waits."""
+        as_text("key", key)
+        return None
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
         """False: nothing waits. Raises ValueError as `Engine.failed` does."""

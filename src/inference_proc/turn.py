@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..shared.actions.offer import Choices, Offer, OfferReader
 from ..shared.application import Application, Verdict
 from ..shared.features import FeatureEncoder
+from ..shared.ids.reward_journal import id_hash
 from ..shared.values import as_text, described
 from .decision import Decision
 from .policy import Draw
@@ -30,13 +32,15 @@ class Remembered:
     executed: bool = False
 
 
+# Many attributes: the list of all that is known of one request.
 class Turn:
     """One request, and what is known of it so far. Every step of a decision fills in its part.
 
     `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
-    brought it (None: it brought none). `features` are float32[F], nobody else's memory; `result` is what the host gets
-    or what is raised. `choices` are what the host allows, as it says so, and `offer` what that comes to (None:
-    everything).
+    brought it (None: it brought none). `is_single`: the key was made up for this turn. `request` is the hash of the
+    request's id (0: it has none), `rival` the entry of the decision with which another process answered it meanwhile.
+    `features` are float32[F], nobody else's memory; `result` is what the host gets or what is raised. `choices` are
+    what the host allows, as it says so, and `offer` what that comes to (None: everything).
     """
 
     __slots__ = (
@@ -44,13 +48,18 @@ class Turn:
         "context",
         "draw",
         "features",
+        "is_single",
         "key",
         "last_components",
         "observation",
         "offer",
         "remembered",
+        "request",
         "result",
+        "rival",
+        "series",
         "territory_id",
+        "ticket",
         "timestamp",
         "verdict",
         "version",
@@ -64,12 +73,16 @@ class Turn:
     verdict: Verdict
     context: NDArray[Any] | None
 
-    def __init__(self, key: str, observation: Any, territory_id: str) -> None:
+    def __init__(self, key: str, observation: Any, territory_id: str, is_single: bool = False) -> None:
         self.choices: Choices | None = None
         self.offer: Offer | None = None
         self.key = key
         self.observation = observation
         self.territory_id = territory_id
+        self.is_single = is_single
+        self.request = 0
+        self.series = self.ticket = 0
+        self.rival: np.void | None = None
         self.last_components: dict[str, float] | None = None
         self.result: Decision | Exception | None = None
 
@@ -85,39 +98,64 @@ class Turn:
             last_reward=rewards[-1] if self.last_components is not None else None,
             last_components=self.last_components,
             recent_rewards=rewards,
+            series=self.series,
+            ticket=self.ticket,
             labels=() if self.offer is None else self.offer.labels(self.draw.action),
         )
 
 
-Request = tuple[str, Any, str] | tuple[str, Any, str, Choices]
-"""Key, observation, territory_id, and what is allowed if not everything is."""
+class DecideRequest(NamedTuple):
+    """What `Engine.decide_many` is asked: a plain tuple of the first three does as well, also with Choices behind them.
+
+    Without a key (None) the decision gets one of its own, and is found again by its id. While its decision waits, a
+    request with the same `request_id` gets the same decision. `choices` are what is allowed, if not everything is.
+    """
+
+    key: str | None
+    observation: Any
+    territory_id: str = ""
+    request_id: str | None = None
+    choices: Choices | None = None
 
 
-def make_turn(key: Any, observation: Any, territory_id: Any) -> Turn:
-    """A turn at its start. Raises ValueError unless key and territory are texts; an empty one or None is the key."""
-    if type(key) is not str:
+def make_turn(key: Any, observation: Any, territory_id: Any, request_id: Any = None) -> Turn:
+    """A turn at its start. Raises ValueError unless key, territory and id are texts; an empty territory or None is the
+    key.
+    """
+    is_single = key is None
+    if is_single:
+        key = secrets.token_hex(12)
+    elif type(key) is not str:
         key = as_text("key", key)
     if type(territory_id) is not str and territory_id is not None:
         territory_id = as_text("territory_id", territory_id)
-    return Turn(key, observation, territory_id or key)
+    turn = Turn(key, observation, territory_id or key, is_single)
+    if request_id is not None:
+        turn.request = id_hash(as_text("request_id", request_id))
+    return turn
 
 
 def as_turn(request: Any) -> Turn:
-    """The turn of a request (key, observation, territory_id), with Choices behind them if it has any.
+    """The turn of a DecideRequest, or of (key, observation, territory_id) with Choices behind them if it has any.
 
     Raises ValueError as `make_turn`, or if it is none.
     """
-    choices = None
+    request_id = choices = None
     try:
-        if len(request) == 4 and isinstance(request[3], Choices | None):
-            request, choices = request[:3], request[3]
-        key, observation, territory_id = request
+        if len(request) == 3:
+            key, observation, territory_id = request
+        elif len(request) == 4 and isinstance(request[3], Choices):
+            key, observation, territory_id, choices = request
+        else:
+            key, observation, territory_id, request_id, choices = (*request, None) if len(request) == 4 else request
+        if choices is not None and not isinstance(choices, Choices):
+            raise TypeError
     except (TypeError, ValueError):
         raise ValueError(
             f"request: {described(request)}; it must be (key, observation, territory_id), and if it allows less than"
             " everything a Choices behind them"
         ) from None
-    turn = make_turn(key, observation, territory_id)
+    turn = make_turn(key, observation, territory_id, request_id)
     turn.choices = choices
     return turn
 
@@ -167,14 +205,18 @@ def as_action(action: Any, is_number: bool = False) -> tuple[int, ...]:
 
 
 def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
-    """The turns in their order, in stretches in which no key comes twice."""
+    """The turns in their order, in stretches in which no key and no request comes twice."""
     if len(turns) < 2:
         yield turns
         return
-    stretch: dict[str, Turn] = {}
+    stretch: list[Turn] = []
+    names: set[str | int] = set()
     for turn in turns:
-        if turn.key in stretch:
-            yield list(stretch.values())
-            stretch = {}
-        stretch[turn.key] = turn
-    yield list(stretch.values())
+        if turn.key in names or turn.request in names:
+            yield stretch
+            stretch, names = [], set()
+        stretch.append(turn)
+        names.add(turn.key)
+        if turn.request:
+            names.add(turn.request)
+    yield stretch

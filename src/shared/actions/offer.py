@@ -16,7 +16,11 @@ from .heads import ActionHead, candidate_head, gaussian_head
 
 
 class Choices(NamedTuple):
-    """What a request of `decide_many` allows, as its fourth part: see `Engine.decide`."""
+    """What a request allows. `Engine.decide` takes the two by name, a request of `decide_many` has them behind it.
+
+    `allowed`: the choices to draw among, by index, by label or as bools; with several heads a mapping from their names;
+    None: all. `candidates`: of a CandidateHead, {"id": text, "features": C numbers} or (id, features) for each one.
+    """
 
     allowed: Any = None
     candidates: Any = None
@@ -122,6 +126,15 @@ class OfferReader:
 def id_hash(name: str) -> int:
     """64-bit hash of a candidate's id, as records hold it: the same in every process."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def named(candidates: Any, hashed: int) -> tuple[str, ...]:
+    """The id among those of a request's candidates whose `id_hash` this is; empty if none is."""
+    try:
+        ids = [item["id"] if isinstance(item, Mapping) else item[0] for item in candidates]
+    except (KeyError, TypeError, IndexError):
+        return ()
+    return next(((name,) for name in ids if isinstance(name, str) and id_hash(name) == hashed), ())
 
 
 def _read_candidate(place: int, item: Any, names: Sequence[str], target: NDArray[np.float32]) -> str:
