@@ -249,7 +249,10 @@ def test_what_a_kill_leaves_is_found(tmp_path: Path) -> None:
     """After kill -9 `ctl clean` removes it."""
     script = USERS_TEST.partition("@pytest")[0] + "app = tandem.testing.run(create)\nprint('up', flush=True)\ninput()\n"
     command = [sys.executable, "-c", script]
-    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     names = {name.split(".")[1] for name in left_over(process.pid)}
