@@ -37,8 +37,10 @@ Source = Application | Callable[..., Application] | ModuleType | str
 """An application, its `create(settings, folder)`, or the module that has one, or that module's name."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "trainer": {"device": "cpu", "reserve_core": False, "nice": 0, "buffer_capacity": 10_000},
-    "inference": {"lanes": 1},
+    # A step that fails is what a test wants to hear of at once.
+    "trainer": {"device": "cpu", "reserve_core": False, "nice": 0, "buffer_capacity": 10_000, "max_failures": 1},
+    # One more, for a server under test that attaches by itself.
+    "inference": {"lanes": 2},
     "logging": {"level": "warning"},
 }
 _open: weakref.WeakSet[Running] = weakref.WeakSet()
@@ -53,6 +55,7 @@ class Running:
 
     def __init__(self, source: Source, settings: Mapping[str, Any] | None = None, seed: int = 0) -> None:
         """See `run`."""
+        self._process = os.getpid()
         self._folder = Path(tempfile.mkdtemp(prefix="tandem-testing-"))
         self._name = f"testing-{os.getpid()}-{secrets.token_hex(4)}"
         self._closing = contextlib.ExitStack()
@@ -96,11 +99,13 @@ class Running:
         """Take as many training steps as the data ask for, or `steps` of them, and publish what came of them.
 
         Returns how many were taken: fewer if there are too few experiences or a candidate was refused. Rewards that
-        arrived and decisions that waited too long are taken in first.
+        arrived, decisions that waited too long and commands (`engine.reset()`) are taken in first. Raises TrainerFailed
+        with the reason if a step fails.
         """
         self._check_open()
         self.engine.beat()
         trainer = self._trainer
+        trainer.poll()
         trainer.look()
         planned = trainer.plan_tick()
         wanted, taken = planned if steps is None else steps, 0
@@ -141,7 +146,12 @@ class Running:
             raise TandemError("this application was closed; run it again (tandem.testing.run)")
 
     def close(self) -> None:
-        """Stop, and remove everything: shared memory, checkpoints, files. Idempotent."""
+        """Stop, and remove everything: shared memory, checkpoints, files. Idempotent.
+
+        Does nothing in a forked child: it is its parent's.
+        """
+        if os.getpid() != self._process:
+            return
         _open.discard(self)
         self._closing.close()
 

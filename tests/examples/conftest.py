@@ -42,7 +42,7 @@ class Example:
             plain["inference"]["command"] = " ".join(words)
         if "port" in plain["inference"]:
             plain["inference"]["port"] = free_port()
-        plain["trainer"]["nice"] = 0
+        plain.setdefault("trainer", {})["nice"] = 0
         # A busy machine is no reason to kill anything.
         plain["supervisor"] = {"start_timeout": 120.0, "stop_grace": 30.0, "hang_timeout": 30.0}
         self.config.write_text(yaml.safe_dump(plain), encoding="utf-8")

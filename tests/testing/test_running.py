@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tandem.testing
-from tandem import ActionHead, Application
+from tandem import ActionHead, Application, Engine
 from tandem.shared.errors import ApplicationError, ConfigError, TandemError
 from tandem.shared.memory.segments import FOLDER, PREFIX
 
@@ -152,6 +152,72 @@ def test_a_closed_one_says_so() -> None:
             call()
 
 
+def test_a_forked_child_takes_nothing_away() -> None:
+    """A child that ends in the ordinary way runs what the interpreter runs at its end; the parent goes on."""
+    script = """
+import os, sys, tandem.testing
+from tandem import ActionHead, Application
+app = tandem.testing.run(Application("lights", ("east", "north"), (ActionHead("light", 3),)))
+child = os.fork()
+if not child:
+    app.close()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert not app.engine.is_orphaned
+for _ in range(20):
+    app.reward_decision(app.decide(None, [1.0, 0.0]).id, 1.0)
+print(app.train(3), len(app.records()))
+"""
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.communicate(timeout=240)[0] == "3 20\n"
+    assert left_over(process.pid) == []
+
+
+def test_a_server_under_test_attaches_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does under `ctl`, by the environment's instance; what it decides is trained on."""
+    with tandem.testing.run(LIGHTS) as app:
+        monkeypatch.setenv("TANDEM_INSTANCE", app.engine.name)
+        server = Engine.attach(timeout=0)
+        try:
+            for _ in range(20):
+                server.reward_decision(server.decide(None, [1.0, 0.0]).id, 1.0)
+            assert app.train(2) == 2
+            assert server.decide(None, [1.0, 0.0]).version == 2
+            assert len(app.records()) == 20
+        finally:
+            server.close()
+
+
+def test_a_reset_is_carried_out() -> None:
+    """`engine.reset()` asks for it, `train` does it: the weights are fresh ones, under a higher version."""
+    with tandem.testing.run(LIGHTS) as app:
+        play(app, 300)
+        learnt, version = app.probabilities([1.0, 1.0])[0][2], app.version
+        app.engine.reset()
+        assert app.train(1) == 0
+        assert app.version == version + 1
+        assert app.probabilities([1.0, 1.0])[0][2] < learnt
+
+
+def test_a_step_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner of the user's own that breaks on real rewards is heard of at once, with its reason."""
+    learner = """
+from tandem.trainer_proc.learner import PolicyGradient
+class Fragile(PolicyGradient):
+    def step(self, batch):
+        if batch.rewards.min() > 0.9:
+            raise ArithmeticError("nothing is all right")
+        return super().step(batch)
+"""
+    (tmp_path / "fragile_learner.py").write_text(learner, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with tandem.testing.run(LIGHTS, {"trainer": {"learner": "fragile_learner:Fragile"}}) as app:
+        for _ in range(20):
+            app.reward_decision(app.decide(None, [1.0, 0.0]).id, 1.0)
+        with pytest.raises(TandemError, match="nothing is all right"):
+            app.train()
+
+
 def test_an_exception_leaves_nothing() -> None:
     """Nor does an application that cannot be made."""
 
@@ -183,7 +249,10 @@ def test_what_a_kill_leaves_is_found(tmp_path: Path) -> None:
     """After kill -9 `ctl clean` removes it."""
     script = USERS_TEST.partition("@pytest")[0] + "app = tandem.testing.run(create)\nprint('up', flush=True)\ninput()\n"
     command = [sys.executable, "-c", script]
-    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     names = {name.split(".")[1] for name in left_over(process.pid)}
