@@ -77,7 +77,7 @@ def inverse_propensity(
     """mean(weights * rewards): Horvitz and Thompson, "A generalization of sampling without replacement from a finite
     universe", JASA 47, 1952, for policies as in Li et al., WSDM 2011. Unbiased where the log has support.
     """
-    return _estimate(IPS, ips_terms(rewards, weights, reward_limits(rewards, limits)), method)
+    return estimate(IPS, ips_terms(rewards, weights, reward_limits(rewards, limits)), method)
 
 
 def ips_terms(rewards: Floats, weights: Floats, limits: Interval) -> Terms:
@@ -94,7 +94,7 @@ def self_normalised(
     distributions", Technometrics 37, 1995; Swaminathan and Joachims, NeurIPS 2015. Inside the range of the rewards and
     no matter where their zero lies; its bias falls with the number of rows.
     """
-    return _estimate(SNIPS, snips_terms(rewards, weights, reward_limits(rewards, limits)), method)
+    return estimate(SNIPS, snips_terms(rewards, weights, reward_limits(rewards, limits)), method)
 
 
 def snips_terms(rewards: Floats, weights: Floats, limits: Interval) -> Terms:
@@ -109,7 +109,11 @@ def direct_method(probabilities: Floats, predictions: Floats) -> Estimate:
     evaluation and learning", ICML 2011, section 2.1). It has no interval: how wrong the model is cannot be seen from
     what it says.
     """
-    value = float(expected_under(probabilities, predictions).mean())
+    return modelled(float(expected_under(probabilities, predictions).mean()))
+
+
+def modelled(value: float) -> Estimate:
+    """The direct method's estimate."""
     return Estimate(DM, value, math.nan, math.nan, "none: the model's own error is not known")
 
 
@@ -139,7 +143,7 @@ def doubly_robust(
     and the less uncertain the better the model, if the model was not fitted to the row it is used for
     (`fitted_rewards.cross_fitted`).
     """
-    return _estimate(DR, dr_terms(rewards, weights, expected, predicted, reward_limits(rewards, limits)), method)
+    return estimate(DR, dr_terms(rewards, weights, expected, predicted, reward_limits(rewards, limits)), method)
 
 
 def dr_terms(rewards: Floats, weights: Floats, expected: Floats, predicted: Floats, limits: Interval) -> Terms:
@@ -147,6 +151,15 @@ def dr_terms(rewards: Floats, weights: Floats, expected: Floats, predicted: Floa
     reach = float(weights.max()) * (limits[1] - limits[0])
     corners = ((limits[0] - reach, 1.0), (limits[1] + reach, 1.0))
     return Terms(expected + weights * (rewards - predicted), np.ones(len(rewards)), corners, limits)
+
+
+def linearised(rewards: Floats, weights: Floats, limits: Interval) -> Terms:
+    """The self-normalised estimate as a mean of rows, by the delta method (Owen, "Monte Carlo theory, methods and
+    examples", 2013, section 9.2): each row is the estimate and its own pull on it.
+    """
+    shares = weights / float(weights.mean())
+    value = np.full(len(rewards), snips_terms(rewards, weights, limits).ratio)
+    return dr_terms(rewards, shares, value, value, limits)
 
 
 def difference(first: Terms, second: Terms, method: str = BERNSTEIN) -> Estimate:
@@ -158,9 +171,10 @@ def difference(first: Terms, second: Terms, method: str = BERNSTEIN) -> Estimate
     rows = first.numerators - second.numerators
     farthest = max(float(np.abs(rows).max()), width)
     corners = ((-farthest, 1.0), (farthest, 1.0))
-    return _estimate("difference", Terms(rows, np.ones(len(rows)), corners, (-width, width)), method)
+    return estimate("difference", Terms(rows, np.ones(len(rows)), corners, (-width, width)), method)
 
 
-def _estimate(name: str, terms: Terms, method: str) -> Estimate:
+def estimate(name: str, terms: Terms, method: str = BERNSTEIN) -> Estimate:
+    """The estimate of this name that these terms make."""
     low, high = interval(terms, method)
     return Estimate(name, terms.ratio, low, high, METHODS[method])

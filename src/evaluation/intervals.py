@@ -21,7 +21,7 @@ BERNSTEIN, BOOTSTRAP = "bernstein", "bootstrap"
 METHODS = {BERNSTEIN: "empirical Bernstein by betting", BOOTSTRAP: "studentised bootstrap"}
 """The methods, and what a result calls them."""
 
-_REPEATS, _GROUPS, _SEED = 1000, 2000, 20240601
+_REPEATS, _GROUPS, _SEED = 1000, 1000, 20240601
 _MOST_LOST = 0.75
 """The largest share of what a bettor has that one row may cost."""
 _HALVINGS = 40
@@ -124,9 +124,9 @@ def _edge(is_refused: Callable[[float], bool], middle: float, limit: float) -> f
 def bootstrap(terms: Terms, level: float = LEVEL) -> Interval:
     """The studentised bootstrap (bootstrap-t: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, 12.5).
 
-    A ratio's standard error is that of the delta method. Rows are dealt at random to at most 2,000 groups, which are
-    drawn in their place: the sums of groups have the variance and the skewness of the rows. The draws are the same each
-    time.
+    A ratio's standard error is that of the delta method. Rows are dealt at random to at most 1,000 groups, which are
+    drawn in their place, each as often as a Poisson variable of mean 1 says: the sums of groups have the variance and
+    the skewness of the rows. The draws are the same each time.
     """
     generator = np.random.default_rng(_SEED)
     above, below = _grouped(generator, terms.numerators), _grouped(np.random.default_rng(_SEED), terms.denominators)
@@ -134,7 +134,7 @@ def bootstrap(terms: Terms, level: float = LEVEL) -> Interval:
     error = math.sqrt(float(((above - estimate * below) ** 2).sum())) / abs(float(below.sum()))
     if not error > 0.0:
         return estimate, estimate
-    drawn = generator.multinomial(count, np.full(count, 1.0 / count), size=_REPEATS).astype(np.float64)
+    drawn = generator.poisson(1.0, (_REPEATS, count)).astype(np.float64)
     sums = drawn @ np.stack([above, below, above * above, above * below, below * below], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         again = sums[:, 0] / sums[:, 1]

@@ -1,0 +1,94 @@
+"""Logged decisions as arrays: what was decided, with which probability, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shared.application import ActionHead
+from ..shared.experiences.records import SEND
+from .errors import EvaluationError
+from .intervals import Floats
+
+MOST_CHOICES = 4096
+"""Actions (combinations of all heads' choices) up to which they are looked at one by one."""
+
+
+@dataclass(frozen=True)
+class LoggedDecisions:
+    """n decisions in the order of their times.
+
+    observations float32[n, F], actions int64[n, heads], propensities float64[n] (with which the actions were drawn;
+    NaN: not known), rewards float64[n] (actual ones; NaN: none), sent bool[n] (false: the gate held it back, WAIT),
+    timestamps float64[n] (seconds since 1970). `sizes` are the numbers of choices of the heads.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    propensities: Floats
+    rewards: Floats
+    sent: NDArray[np.bool_]
+    timestamps: Floats
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, records: NDArray[Any], heads: Sequence[ActionHead]) -> LoggedDecisions:
+        """Those of records (structured array [n], `log_folder`). Raises EvaluationError for an impossible action."""
+        ordered = records[np.argsort(records["timestamp"], kind="stable")]
+        actions, sizes = ordered["action"].astype(np.int64), tuple(head.size for head in heads)
+        wrong = ((actions < 0) | (actions >= np.array(sizes))).any(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise EvaluationError(f"record {row} has the action {actions[row].tolist()}; the heads have {list(sizes)}")
+        propensities = ordered["probability"].astype(np.float64)
+        propensities[~((propensities > 0.0) & (propensities <= 1.0 + 1e-6))] = np.nan
+        return cls(
+            observations=np.ascontiguousarray(ordered["observation"], np.float32),
+            actions=actions,
+            propensities=propensities,
+            rewards=ordered["actual_reward"].astype(np.float64),
+            sent=ordered["decision"] == SEND,
+            timestamps=ordered["timestamp"].astype(np.float64),
+            sizes=sizes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def take(self, rows: NDArray[np.bool_]) -> LoggedDecisions:
+        """Those where `rows`, bool[n], is true."""
+        return LoggedDecisions(
+            self.observations[rows],
+            self.actions[rows],
+            self.propensities[rows],
+            self.rewards[rows],
+            self.sent[rows],
+            self.timestamps[rows],
+            self.sizes,
+        )
+
+    @property
+    def rewarded(self) -> NDArray[np.bool_]:
+        """Rows that were let through and have an actual reward: bool[n]. A WAIT has none, whatever was expected."""
+        rewarded: NDArray[np.bool_] = self.sent & np.isfinite(self.rewards)
+        return rewarded
+
+    @property
+    def choices(self) -> int:
+        """How many actions there are: combinations of the heads' choices."""
+        count = 1
+        for size in self.sizes:
+            count *= size
+        return count
+
+    @property
+    def joint(self) -> NDArray[np.int64]:
+        """The actions as indices among all combinations, the last head's choice running fastest: int64[n]."""
+        index: NDArray[np.int64] = np.zeros(len(self), np.int64)
+        for head, size in enumerate(self.sizes):
+            index = index * size + self.actions[:, head]
+        return index
