@@ -7,6 +7,7 @@ a few rows weigh most.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,14 +129,12 @@ def bootstrap(terms: Terms, level: float = LEVEL) -> Interval:
     drawn in their place, each as often as a Poisson variable of mean 1 says: the sums of groups have the variance and
     the skewness of the rows. The draws are the same each time.
     """
-    generator = np.random.default_rng(_SEED)
-    above, below = _grouped(generator, terms.numerators), _grouped(np.random.default_rng(_SEED), terms.denominators)
+    above, below = _grouped(terms.numerators), _grouped(terms.denominators)
     estimate, count = terms.ratio, len(above)
     error = math.sqrt(float(((above - estimate * below) ** 2).sum())) / abs(float(below.sum()))
     if not error > 0.0:
         return estimate, estimate
-    drawn = generator.poisson(1.0, (_REPEATS, count)).astype(np.float64)
-    sums = drawn @ np.stack([above, below, above * above, above * below, below * below], axis=1)
+    sums = _draws(count) @ np.stack([above, below, above * above, above * below, below * below], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         again = sums[:, 0] / sums[:, 1]
         spread = sums[:, 2] - 2.0 * again * sums[:, 3] + again * again * sums[:, 4]
@@ -147,10 +146,17 @@ def bootstrap(terms: Terms, level: float = LEVEL) -> Interval:
     return estimate - float(high) * error, estimate - float(low) * error
 
 
-def _grouped(generator: np.random.Generator, values: Floats) -> Floats:
-    """Sums of at most _GROUPS groups of the rows; the same groups for the same state of the generator."""
+@functools.lru_cache(maxsize=2)
+def _draws(count: int) -> Floats:
+    """How often each of so many groups is drawn, float64[repeats, count]."""
+    return np.random.default_rng(_SEED).poisson(1.0, (_REPEATS, count)).astype(np.float64)
+
+
+def _grouped(values: Floats) -> Floats:
+    """Sums of at most _GROUPS groups of the rows, the same groups for each array of one length."""
     count = len(values)
     if count <= _GROUPS:
         return values
-    sums: Floats = np.bincount(generator.permutation(count) % _GROUPS, values, _GROUPS).astype(np.float64)
+    group = np.random.default_rng(_SEED).permutation(count) % _GROUPS
+    sums: Floats = np.bincount(group, values, _GROUPS).astype(np.float64)
     return sums

@@ -86,6 +86,8 @@ def why_not(support: Support, rewards: Floats) -> str:
     """Why nothing can be told of a policy from this log, in words; empty if something can."""
     if support.rows == 0:
         return "the log has no decision with a reward"
+    if support.rows < LEAST_EFFECTIVE:
+        return f"only {support.rows} decisions have a reward, {LEAST_EFFECTIVE:g} are needed"
     if support.certain == 1.0:
         return "the log is of a policy that never explored: each action was taken with probability 1"
     if support.overlap < 1.0 - MOST_UNSUPPORTED:
