@@ -195,6 +195,10 @@ def _side(target: Target, at: _Setting) -> Side:
     if not weights.any():
         return Side(target.name, (), support, waits, reason, weights, None)
     estimates, terms = _estimates(weights, columns, at, support.unsupported)
+    if reason:
+        # Only their values are shown: intervals would pretend that something can be told.
+        why = "none: the log cannot tell"
+        estimates = tuple(dataclasses.replace(e, low=math.nan, high=math.nan, interval=why) for e in estimates)
     return Side(target.name, estimates, support, waits, reason, weights, terms)
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from logged import TablePolicy, TableWorld, gated, greedy
+from _logged_worlds import TablePolicy, TableWorld, gated, greedy
 from tandem.evaluation.answer import lines, verdict
 from tandem.evaluation.breakdown import breakdown
 from tandem.evaluation.evaluation import Evaluation, evaluate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from logged import TablePolicy, TableWorld, greedy
+from _logged_worlds import TablePolicy, TableWorld, greedy
 from tandem.evaluation.breakdown import PARTS, WINDOWS, breakdown
 from tandem.evaluation.errors import EvaluationError
 from tandem.evaluation.evaluation import Evaluation, evaluate

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logged import TableWorld, greedy
+from _logged_worlds import TableWorld, greedy
 from tandem.evaluation import columns
 from tandem.evaluation.columns import columns_of, fitted
 from tandem.evaluation.decisions import LoggedDecisions

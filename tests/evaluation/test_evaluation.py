@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from logged import TablePolicy, TableWorld, gated, greedy
+from _logged_worlds import TablePolicy, TableWorld, gated, greedy
 from tandem.evaluation.errors import EvaluationError
 from tandem.evaluation.evaluation import BETTER, SAME, UNKNOWN, WORSE, evaluate
 
@@ -89,6 +89,7 @@ def test_a_log_that_cannot_tell_says_why(change: object, reason: str) -> None:
     found = evaluate(change(world.log(3000, 1)), TablePolicy(world.logging), limits=LIMITS)  # type: ignore[operator]
     assert (found.outcome, found.apart) == (UNKNOWN, None)
     assert reason in found.reason
+    assert all(np.isnan(estimate.low) for estimate in found.policy.estimates)
 
 
 def test_what_was_never_tried_may_earn_anything() -> None:

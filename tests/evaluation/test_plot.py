@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from logged import TableWorld, greedy
+from _logged_worlds import TableWorld, greedy
 from tandem.evaluation.breakdown import breakdown
 from tandem.evaluation.evaluation import evaluate
 from tandem.evaluation.plot import draw
