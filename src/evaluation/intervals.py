@@ -25,7 +25,7 @@ METHODS = {BERNSTEIN: "empirical Bernstein by betting", BOOTSTRAP: "studentised 
 _REPEATS, _GROUPS, _SEED = 1000, 1000, 20240601
 _MOST_LOST = 0.75
 """The largest share of what a bettor has that one row may cost."""
-_HALVINGS = 40
+_HALVINGS = 26
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -31,7 +31,12 @@ class Target(Protocol):
 
 
 class ModelPolicy:
-    """The policy that a server draws from with this model, temperature and exploration floor."""
+    """The policy that a server draws from with this model, temperature and exploration floor.
+
+    `saved_at` (seconds since 1970; 0: not known) is when it was saved: it cannot have learned from later decisions.
+    """
+
+    saved_at = 0.0
 
     def __init__(self, name: str, model: torch.nn.Module, temperature: float = 1.0, floor: float = 0.0) -> None:
         self.name = name
@@ -55,7 +60,10 @@ class ModelPolicy:
         flat = FlatModel(seeded_model(application, config.trainer.seed))
         checkpoint.load_model(flat)
         settings = config.inference
-        return cls(f"version {checkpoint.version}", flat.model, settings.temperature, settings.exploration_floor)
+        policy = cls(f"version {checkpoint.version}", flat.model, settings.temperature, settings.exploration_floor)
+        saved = checkpoint.manifest.get("time")
+        policy.saved_at = float(saved) if isinstance(saved, (int, float)) else 0.0
+        return policy
 
     def head_probabilities(self, observations: NDArray[np.float32]) -> list[Floats]:
         """See Target. Raises EvaluationError if the model fails or gives no distribution."""

@@ -38,6 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--interval", choices=("bernstein", "bootstrap"), default="bernstein",
         help="bernstein holds at every size, bootstrap is narrower (bernstein)",
     )  # fmt: skip
+    parser.add_argument(
+        "--unseen", action="store_true", help="only decisions made after the checkpoint was saved: it learned from none"
+    )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.add_argument("--plot", metavar="FILE", help="draw it, as PNG, SVG or PDF (needs matplotlib)")
 
@@ -50,24 +53,38 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.evaluation import UNKNOWN, evaluate
 
     source = _Source.of(options)
-    log = LoggedDecisions.of(source.records, source.application.heads)
+    application = source.application
+    log = LoggedDecisions.of(source.records, application.heads)
     policy = source.policy(options.policy)
     against = None if options.against == LOGGED else source.policy(options.against)
-    found = evaluate(log, policy, against, source.application.reward_range, options.interval)
-    application = source.application
-    parts = [] if options.by is None else breakdown(
-        found, options.by, application.features, application.heads, options.interval
-    )  # fmt: skip
+    saved_at = max(policy.saved_at, 0.0 if against is None else against.saved_at)
+    seen = log.timestamps <= saved_at
+    if options.unseen:
+        log = log.take(~seen)
+    found = evaluate(log, policy, against, application.reward_range, options.interval)
+    names = application.features, application.heads
+    parts = [] if options.by is None else breakdown(found, options.by, *names, options.interval)
     if options.plot is not None:
         from ...evaluation.plot import draw
 
         draw(found, Path(options.plot), parts)
+    share = float(seen.mean()) if len(seen) and not options.unseen else 0.0
     if options.json:
         plain = {**found.to_dict(), "parts": [part.to_dict() for part in parts], "verdict": verdict(found)}
-        print(json.dumps(plain))
+        print(json.dumps({**plain, "seen_share": share}))
     else:
-        print("\n".join(lines(found, parts)))
+        print("\n".join([*lines(found, parts), *_seen(share)]))
     return CANNOT_TELL if found.outcome == UNKNOWN else 0
+
+
+def _seen(share: float) -> list[str]:
+    """A warning if a checkpoint may have learned from the decisions that it is evaluated on."""
+    if not share:
+        return []
+    return [
+        f"note: {share:.0%} of the decisions were made before it was saved: it may have learned from them, and looks"
+        " better on them than it is (--unseen leaves them out)"
+    ]
 
 
 class _Source:

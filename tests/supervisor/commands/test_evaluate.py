@@ -12,6 +12,7 @@ import pytest
 import torch
 from tandem.evaluation.log_folder import LogSchema, write_segment
 from tandem.inference_proc.engine import Engine
+from tandem.shared.durable import SEAL, seal, unseal
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
 from tandem.supervisor import cli
@@ -56,6 +57,7 @@ def test_the_buffer_of_an_instance_is_evaluated(
     status, found = answer(capsys, "--instance", played.name, "--policy", "1")
     assert (status, found["outcome"], found["decisions"]) == (0, "better", DECISIONS)
     assert found["verdict"].startswith("version 1 is better than what was logged")
+    assert found["seen_share"] == 0.0, "it was saved before all of them"
     status, found = answer(capsys, "--instance", played.name, "--policy", "newest", "--against", "1", "--by", "time")
     assert (status, found["outcome"], len(found["parts"])) == (0, "worse", 10)
     picture = tmp_path / "p.png"
@@ -121,3 +123,20 @@ def test_a_log_of_another_application_is_refused(
     words = ["evaluate", "--log", str(tmp_path / "log"), "--config", str(config), "--policy", "1"]
     assert cli.main(words) == 1
     assert "other features" in capsys.readouterr().err
+
+
+def test_decisions_that_a_checkpoint_may_have_learned_from_are_named(
+    played: Instance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was saved after half of the decisions says so, and with `--unseen` stands on the other half."""
+    records = ReplayReader(played.control, played.records).recent(DECISIONS)
+    folder = played.data_dir / "checkpoints" / f"{1:012d}"
+    manifest = unseal((folder / "manifest.json").read_bytes())
+    manifest["time"] = float(records["timestamp"][DECISIONS // 2 - 1])
+    (folder / "manifest.json").write_bytes(seal({name: manifest[name] for name in manifest if name != SEAL}))
+    words = ("--instance", played.name, "--policy", "1")
+    assert answer(capsys, *words)[1]["seen_share"] == pytest.approx(0.5, abs=0.01)
+    found = answer(capsys, *words, "--unseen")[1]
+    assert (found["seen_share"], found["decisions"]) == (0.0, pytest.approx(DECISIONS / 2, abs=10))
+    assert cli.main(["evaluate", *words]) == 0
+    assert "it may have learned from them" in capsys.readouterr().out
