@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tandem.evaluation.decisions import LoggedDecisions
+from tandem.evaluation.log.decisions import LoggedDecisions
 
 
 class TablePolicy:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from _kit import machine
 from _logged_worlds import TablePolicy, TableWorld, gated, greedy
-from tandem.evaluation.decisions import LoggedDecisions
 from tandem.evaluation.estimators import DM, DR, IPS, SNIPS, ips_terms, snips_terms
 from tandem.evaluation.evaluation import UNKNOWN, Evaluation, evaluate
 from tandem.evaluation.intervals import METHODS, Terms
+from tandem.evaluation.log.decisions import LoggedDecisions
 
 SIZES = (1_000, 10_000, 100_000)
 LEAST_COVERED, WIDEST = 0.9, 2.0

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .decisions import MOST_CHOICES, LoggedDecisions
 from .errors import EvaluationError
 from .estimators import expected_under, predicted_for
 from .fitted_rewards import cross_fitted
 from .intervals import Floats, Interval
+from .log.decisions import MOST_CHOICES, LoggedDecisions
 from .target_policy import Target, joint_probabilities
 
 _PIECE = 2_000_000

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from .columns import Fits, PolicyColumns, columns_of, fitted
-from .decisions import LoggedDecisions
 from .errors import EvaluationError
 from .estimators import (
     DR,
@@ -32,6 +31,7 @@ from .estimators import (
     snips_terms,
 )
 from .intervals import BERNSTEIN, METHODS, Floats, Interval, Terms
+from .log.decisions import LoggedDecisions
 from .support import Support, effective_rows, support_of, why_not
 from .target_policy import Target
 

@@ -9,7 +9,7 @@ import pytest
 from _logged_worlds import TableWorld, greedy
 from tandem.evaluation import columns
 from tandem.evaluation.columns import columns_of, fitted
-from tandem.evaluation.decisions import LoggedDecisions
+from tandem.evaluation.log.decisions import LoggedDecisions
 from tandem.evaluation.target_policy import FixedPolicy
 
 

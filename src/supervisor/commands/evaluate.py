@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate it."""
     from ...evaluation.answer import lines, verdict
     from ...evaluation.breakdown import breakdown
-    from ...evaluation.decisions import LoggedDecisions
     from ...evaluation.evaluation import UNKNOWN, evaluate
+    from ...evaluation.log.decisions import LoggedDecisions
 
     source = _Source.of(options)
     application = source.application
@@ -103,7 +103,7 @@ class _Source:
 
     @classmethod
     def _folder(cls, options: argparse.Namespace) -> _Source:
-        from ...evaluation.log_folder import LogSchema, read_log
+        from ...evaluation.log.folder import LogSchema, read_log
         from ...shared.instance import configured_application
         from .logs import data_folder
 

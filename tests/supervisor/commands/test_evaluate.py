@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tandem.evaluation.log_folder import LogSchema, write_segment
+from tandem.evaluation.log.folder import LogSchema, write_segment
 from tandem.inference_proc.engine import Engine
 from tandem.shared.durable import SEAL, seal, unseal
 from tandem.shared.experiences.sampler import ReplayReader

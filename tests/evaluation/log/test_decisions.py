@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tandem.evaluation.decisions import LoggedDecisions
 from tandem.evaluation.errors import EvaluationError
+from tandem.evaluation.log.decisions import LoggedDecisions
 from tandem.shared.application import ActionHead
 from tandem.shared.experiences.records import RecordLayout
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.application import ActionHead
-from ..shared.experiences.records import SEND
-from .errors import EvaluationError
-from .intervals import Floats
+from ...shared.application import ActionHead
+from ...shared.experiences.records import SEND
+from ..errors import EvaluationError
+from ..intervals import Floats
 
 MOST_CHOICES = 4096
 """Actions (combinations of all heads' choices) up to which they are looked at one by one."""
@@ -37,7 +37,7 @@ class LoggedDecisions:
 
     @classmethod
     def of(cls, records: NDArray[Any], heads: Sequence[ActionHead]) -> LoggedDecisions:
-        """Those of records (structured array [n], `log_folder`). Raises EvaluationError for an impossible action."""
+        """Those of records (structured array [n], `log.folder`). Raises EvaluationError for an impossible action."""
         ordered = records[np.argsort(records["timestamp"], kind="stable")]
         actions, sizes = ordered["action"].astype(np.int64), tuple(head.size for head in heads)
         wrong = ((actions < 0) | (actions >= np.array(sizes))).any(axis=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tandem.evaluation.errors import EvaluationError
-from tandem.evaluation.log_folder import NEEDED, SCHEMA, LogSchema, read_log, write_segment
+from tandem.evaluation.log.folder import NEEDED, SCHEMA, LogSchema, read_log, write_segment
 from tandem.shared.application import ActionHead
 
 LOG = LogSchema("toy", ("a", "b"), (ActionHead("place", 3, ("x", "y", "z")), ActionHead("kind", 2)), ("size",))

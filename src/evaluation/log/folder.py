@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.application import ActionHead, Application
-from ..shared.experiences.records import RecordLayout
-from .errors import EvaluationError
+from ...shared.application import ActionHead, Application
+from ...shared.experiences.records import RecordLayout
+from ..errors import EvaluationError
 
 FORMAT = 1
 SCHEMA = "schema.json"
