@@ -153,9 +153,9 @@ def main() -> int:
             say("")
             print(json.dumps(line) if options.json else row(line), flush=True)
             lines.append(line)
-            least = min(least, *(figures["covered"] for figures in line["estimators"].values()))
+            least = min([least, *(figures["covered"] for figures in line["estimators"].values())])
             if size == max(options.sizes):
-                widest = max(widest, *(figures["width"] for figures in line["estimators"].values()))
+                widest = max([widest, *(figures["width"] for figures in line["estimators"].values())])
     unusable = list(refusals(min(options.runs, 20), 3000))
     say("")
     is_refused = all(line["refused"] == line["runs"] for line in unusable)
