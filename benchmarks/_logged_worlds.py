@@ -76,6 +76,11 @@ class TableWorld:
         let_through = policy.table * passes
         return float((let_through * self.chances).sum() / let_through.sum())
 
+    def logged(self, blocked: int | None = None) -> float:
+        """What is logged on average, with `truth`'s meaning of `blocked`."""
+        even = np.full_like(self.logging, 1.0 / self.logging.shape[1])
+        return self.truth(TablePolicy((self.logging + even) / 2.0 if self.learns else self.logging), blocked)
+
 
 def greedy(world: TableWorld, share: float = 0.9, name: str = "greedy") -> TablePolicy:
     """The best action of each context with this probability, and the others alike."""

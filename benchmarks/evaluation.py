@@ -1,10 +1,10 @@
 """How often the intervals of `ctl evaluate` hold what is true, and how wide they are: `./ctl bench evaluation`.
 
 In made-up worlds the value of a policy is known. Each world is logged `--runs` times at three sizes, and the policy
-that would be best there is evaluated from the log alone. Covered: runs whose 95 % interval holds the truth (90 of 100
-are asked for). Width: mean width over that of the normal approximation, which covers too little where few rows weigh
-most (at the largest size at most 2 is asked for). Refused: runs with too few rows that count, which are no part of
-those figures. Then logs are made that cannot tell, and each must be refused.
+that would be best there is evaluated from the log alone, and compared with what was logged. Covered: runs whose 95 %
+interval holds the truth (90 of 100 are asked for). Width: mean width over that of the normal approximation, which
+covers too little where few rows weigh most (at the largest size at most 2 is asked for). Refused: runs with too few
+rows that count, which are no part of those figures. Then logs are made that cannot tell, and each must be refused.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tandem.evaluation.log.decisions import LoggedDecisions
 SIZES = (1_000, 10_000, 100_000)
 LEAST_COVERED, WIDEST = 0.9, 2.0
 LIMITS = (0.0, 1.0)
+APART = "difference"
 BLOCKED = 2
 
 WORLDS: dict[str, tuple[str, TableWorld]] = {
@@ -49,8 +50,10 @@ def terms_of(found: Evaluation) -> dict[str, Terms]:
     """What each estimate with an interval was made of."""
     rewards, weights = found.rewarded.rewards, found.policy.weights
     terms = {IPS: ips_terms(rewards, weights, LIMITS), SNIPS: snips_terms(rewards, weights, LIMITS)}
-    if found.policy.terms is not None:
+    if found.policy.terms is not None and found.against.terms is not None:
         terms[DR] = found.policy.terms
+        rows = found.policy.terms.numerators - found.against.terms.numerators
+        terms[APART] = replace(found.policy.terms, numerators=rows)
     return terms
 
 
@@ -64,7 +67,9 @@ def covered(name: str, size: int, runs: int, method: str) -> dict[str, Any]:
     """One world at one size: by estimator the share of runs that hold the truth, and how wide they are."""
     world = WORLDS[name][1]
     policy = greedy(world, 0.7)
-    truth = world.truth(policy, BLOCKED if name == "gated" else None)
+    blocked = BLOCKED if name == "gated" else None
+    truth = world.truth(policy, blocked)
+    more = truth - world.logged(blocked)
     found: dict[str, list[tuple[bool, float]]] = {}
     effective, refused = 0.0, 0
     for run in range(runs):
@@ -76,10 +81,12 @@ def covered(name: str, size: int, runs: int, method: str) -> dict[str, Any]:
             refused += 1
             continue
         terms = terms_of(result)
-        for estimate in result.policy.estimates:
+        assert result.apart is not None
+        for estimate in (*result.policy.estimates, result.apart):
             if estimate.estimator != DM:
                 width = (estimate.high - estimate.low) / normal_width(terms[estimate.estimator])
-                found.setdefault(estimate.estimator, []).append((estimate.low <= truth <= estimate.high, width))
+                right = more if estimate.estimator == APART else truth
+                found.setdefault(estimate.estimator, []).append((estimate.low <= right <= estimate.high, width))
     estimators = {
         estimator: {
             "covered": sum(holds for holds, _ in results) / len(results),
@@ -88,7 +95,7 @@ def covered(name: str, size: int, runs: int, method: str) -> dict[str, Any]:
         for estimator, results in found.items()
     }
     return {"world": name, "decisions": size, "effective": round(effective), "refused": refused,
-            "truth": round(truth, 5), "estimators": estimators}  # fmt: skip
+            "truth": round(truth, 5), "more_than_logged": round(more, 5), "estimators": estimators}  # fmt: skip
 
 
 Spoil = Callable[[LoggedDecisions], LoggedDecisions]
@@ -127,7 +134,7 @@ def row(line: dict[str, Any]) -> str:
     shown = "".join(
         f"{line['estimators'][name]['covered']:>10.0%}{line['estimators'][name]['width']:>7.2f}"
         if name in line["estimators"] else f"{'':>17}"
-        for name in (IPS, SNIPS, DR)
+        for name in (IPS, SNIPS, DR, APART)
     )  # fmt: skip
     return f"{line['world']:<10}{line['decisions']:>9,}{line['effective']:>9,}{line['refused']:>9}{shown}"
 
@@ -145,7 +152,9 @@ def main() -> int:
         parser.error(f"there is no world {min(unknown)!r} (there are {', '.join(WORLDS)})")
     if not options.json:
         print(f"{METHODS[options.interval]}, 95 %: runs that hold the truth, width over the normal approximation's")
-        print(f"{'world':<10}{'rows':>9}{'counting':>9}{'refused':>9}{'IPS':>12}{'SNIPS':>17}{'DR':>17}")
+        print(
+            f"{'world':<10}{'rows':>9}{'counting':>9}{'refused':>9}{'IPS':>12}{'SNIPS':>17}{'DR':>17}{'difference':>17}"
+        )
     lines, least, widest = [], 1.0, 0.0
     for name in options.worlds or WORLDS:
         for size in options.sizes:

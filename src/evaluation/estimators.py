@@ -162,14 +162,15 @@ def linearised(rewards: Floats, weights: Floats, limits: Interval) -> Terms:
     return dr_terms(rewards, shares, value, value, limits)
 
 
-def difference(first: Terms, second: Terms, method: str = BERNSTEIN) -> Estimate:
+def difference(first: Terms, second: Terms, apart: float, method: str = BERNSTEIN) -> Estimate:
     """How much more the first policy earns than the second, from the terms of two means over the same rows.
 
-    Row by row, so that what is common to both cancels.
+    Row by row, so that what is common to both cancels. `apart` is how far a row's weights under the two can be from
+    each other: one row can then be off by the width of the rewards, and by as many times that.
     """
     width = first.limits[1] - first.limits[0]
     rows = first.numerators - second.numerators
-    farthest = max(float(np.abs(rows).max()), width)
+    farthest = (1.0 + apart) * width
     corners = ((-farthest, 1.0), (farthest, 1.0))
     return estimate("difference", Terms(rows, np.ones(len(rows)), corners, (-width, width)), method)
 

@@ -245,6 +245,13 @@ def _apart(first: Side, second: Side, at: _Setting) -> Estimate:
     """How much more the first side earns."""
     assert first.terms is not None
     assert second.terms is not None
-    found = difference(first.terms, second.terms, at.method)
+    gaps = [first.weights - second.weights, _shares(first.weights) - _shares(second.weights)]
+    found = difference(first.terms, second.terms, float(np.abs(gaps).max()), at.method)
     slack = (first.support.unsupported + second.support.unsupported) * (at.limits[1] - at.limits[0])
     return dataclasses.replace(found, low=found.low - slack, high=found.high + slack)
+
+
+def _shares(weights: Floats) -> Floats:
+    """The weights that the self-normalised estimate gives the rows: 1 on average."""
+    shares: Floats = weights / float(weights.mean())
+    return shares

@@ -10,6 +10,7 @@ from typing import Any
 from ..shared.errors import need_extra
 from .answer import verdict
 from .breakdown import Part
+from .errors import EvaluationError
 from .estimators import NAMES, Estimate
 from .evaluation import LOGGED, Evaluation
 
@@ -18,7 +19,10 @@ _WIDEST_TITLE = 90
 
 
 def draw(evaluation: Evaluation, path: Path, parts: Sequence[Part] = ()) -> None:
-    """Write the picture; its format follows from the name's ending. Raises MissingExtra without matplotlib, OSError."""
+    """Write the picture; its format follows from the name's ending.
+
+    Raises MissingExtra without matplotlib, EvaluationError for an ending that is no format, and OSError.
+    """
     need_extra("plot", "a picture", ("matplotlib",))
     from matplotlib.figure import Figure
 
@@ -30,7 +34,10 @@ def draw(evaluation: Evaluation, path: Path, parts: Sequence[Part] = ()) -> None
     if parts:
         _parts(axes[1], parts)
     figure.suptitle(_broken(verdict(evaluation)), fontsize=9)
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise EvaluationError(f"{path}: cannot be drawn: {error}") from error
 
 
 def _estimates(axis: Any, rows: Sequence[tuple[str, Estimate]]) -> None:

@@ -55,8 +55,11 @@ def test_a_policy_compared_with_itself_earns_the_same() -> None:
         assert estimator(rewards, ones).value == pytest.approx(rewards.mean())
     terms = estimators.dr_terms(rewards, ones, ones / 2, ones / 2, (0.0, 1.0))
     assert terms.ratio == pytest.approx(rewards.mean())
-    apart = estimators.difference(terms, terms)
+    apart = estimators.difference(terms, terms, 0.0)
     assert (apart.value, apart.low <= 0.0 <= apart.high) == (0.0, True)
+    wider = estimators.difference(terms, terms, 50.0)
+    assert wider.low < apart.low
+    assert wider.high > apart.high
 
 
 def test_a_good_model_makes_the_doubly_robust_estimate_surer_and_a_wrong_one_does_not_bend_it() -> None:

@@ -28,6 +28,22 @@ def test_a_mean_is_covered(method: str, least: int, widest: float) -> None:
     assert 0.9 < np.mean(widths) < widest
 
 
+def test_the_farthest_row_is_at_a_corner() -> None:
+    """Of a mean of weighted rewards 0.2 no row can be more than 0.2 below, and one of the largest weight 4.8 above."""
+    terms = Terms(np.ones(5), np.ones(5), ((0.0, 1.0), (5.0, 1.0)), (0.0, 1.0))
+    assert terms.farthest(0.2, 1.0) == pytest.approx(0.2)
+    assert terms.farthest(0.2, -1.0) == pytest.approx(4.8)
+
+
+def test_a_weight_that_could_come_widens_the_interval_above_only() -> None:
+    """That one row may weigh a thousand says nothing of how little is earned at least."""
+    values = np.random.default_rng(6).random(2000)
+    low, high = interval(mean_terms(values))
+    lowest, highest = interval(Terms(values, np.ones(2000), ((0.0, 1.0), (1000.0, 1.0)), (0.0, 1.0)))
+    assert lowest == pytest.approx(low, abs=1e-6)
+    assert highest > high + 0.3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_ratio_is_covered_wherever_the_rewards_zero_lies(method: str) -> None:
     """The interval of a weighted mean moves with the values and keeps its width."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shared.configuration.config import Config, load
-from ...shared.errors import SupervisorError
+from ...shared.errors import SupervisorError, need_extra
 from .up import config_path
 
 EXAMPLE = "ctl evaluate --instance a --policy newest --by time"
@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.evaluation import UNKNOWN, evaluate
     from ...evaluation.log.decisions import LoggedDecisions
 
+    if options.plot is not None:
+        need_extra("plot", "--plot", ("matplotlib",))
     source = _Source.of(options)
     application = source.application
     log = LoggedDecisions.of(source.records, application.heads)
