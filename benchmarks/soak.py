@@ -80,8 +80,9 @@ def serve(quiet: Path, port: int) -> None:
     import asyncio
 
     from tandem.inference_proc.engine import Engine
-    from tandem.inference_proc.web.bundled_server import BundledServer, listen
+    from tandem.inference_proc.web.bundled_server import BundledServer
     from tandem.inference_proc.web.service import Service
+    from tandem.inference_proc.workers.sockets import listen
 
     torch.set_num_threads(1)
     stop: list[int] = []

@@ -29,6 +29,7 @@ ROOMS = {
         "shared.rate_limit",
         "shared.application",
     },
+    "shared.ids": {"shared.experiences", "shared.memory", "shared.values"},
     "shared.telemetry": {"shared.memory", "shared.errors"},
     "shared.messages": {"shared.errors", "shared.values"},
     "shared.model_checks": {
@@ -48,6 +49,9 @@ ROOMS = {
     "evaluation.log": {"shared", "evaluation.errors", "evaluation.intervals"},
     "evaluation": {"shared", "evaluation"},
     "queen": {"shared", "queen"},
+    "testing": {"shared", "inference_proc", "trainer_proc"},
+    "gym": {"shared", "testing"},
+    "client": {"shared.errors"},
     "reference": {"shared", "reference"},
 }
 """What the modules of a room may import besides the room's own: the longest name that fits counts."""

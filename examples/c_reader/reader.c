@@ -32,7 +32,7 @@ enum { /* offsets from the tables of docs/shared-memory.md */
 };
 
 #define MAGIC UINT64_C(0x01004D45444E4154)
-#define LAYOUT_VERSION 5
+#define LAYOUT_VERSION 6
 #define TRIES 1000
 
 static const char *folder(void) {

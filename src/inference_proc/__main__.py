@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import time
 
@@ -27,9 +28,10 @@ from .static import StaticEngine, fall_back
 
 try:
     from .web.access import read_token
-    from .web.bundled_server import BundledServer, listen
+    from .web.bundled_server import BundledServer
     from .web.listener import raise_descriptor_limit
     from .web.service import Service
+    from .workers.sockets import listen
 except MissingExtra as error:
     sys.exit(str(error))
 
@@ -70,6 +72,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         help="the configuration that `ctl up` is given: how long to wait for the instance, and whether its newest"
         " checkpoint decides if it does not come (inference.static_fallback)",
     )
+    parser.add_argument("--listener", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--lifeline", type=int, default=-1, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -97,8 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
         be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         service = Service(engine, token=token)
-        listener = listen(engine.config.inference.host, engine.config.inference.port, service.limits.write_timeout)
-        server = BundledServer(service, listener)
+        if options.listener < 0:
+            where = engine.config.inference
+            listener = listen(where.host, where.port, service.limits.write_timeout)
+        else:
+            listener = socket.socket(fileno=options.listener)
+        server = BundledServer(service, listener, options.lifeline)
         if not asked:
             asyncio.run(server.run_service())
         engine.close()

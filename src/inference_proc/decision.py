@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..shared.application import Verdict
+from ..shared.ids.decision_id import DecisionId
+from ..shared.values import FLOAT32_TINY
 from .policy import Draw, log_probability
 
 
+# Many attributes: the columns of an answer.
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the engine decided for one observation.
@@ -32,6 +37,18 @@ class Decision:
     last_reward: float | None = None
     last_components: dict[str, float] | None = None
     recent_rewards: tuple[float, ...] = ()
+    series: int = 0
+    ticket: int = 0
+
+    @property
+    def recorded_probability(self) -> float:
+        """`probability` as the record holds it: rounded to 32 bits, so that it is the same whenever it is asked for."""
+        return float(np.float32(max(self.probability, FLOAT32_TINY)))
+
+    @property
+    def id(self) -> str:
+        """The decision's name for ever, for `Engine.reward_decision`; empty for one that could not be recorded."""
+        return str(DecisionId(self.series, self.ticket)) if self.ticket else ""
 
     @property
     def log_probability(self) -> float:

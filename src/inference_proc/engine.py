@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..shared.application import Gate
 from ..shared.errors import TandemError
 from ..shared.experiences.lane import Lane
-from ..shared.experiences.records import PENDING_KEY_BYTES, SEND, WAIT, encode_key
+from ..shared.experiences.records import SEND, WAIT
 from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
 from ..shared.memory.claim import Refusal, disown_after_fork
@@ -28,17 +28,18 @@ from ..shared.memory.segments import instance_name
 from ..shared.rate_limit import RateLimit
 from ..shared.telemetry.snapshot import read_trainer
 from ..shared.telemetry.stats import buffer_stats
-from ..shared.values import BAD_DATA, as_bool, as_number, as_text, fits_float32, shown
+from ..shared.values import BAD_DATA
 from .application_hooks import ApplicationHooks
-from .changes import Changes
 from .coupled import CoupledTrainer
 from .decision import Decision
 from .decision_log import DecisionLog
-from .health import Health
+from .feedback import Feedback
 from .live_model import LivePolicy
 from .policy import Draw, Policy
 from .recorder import Recorder
-from .turn import Turn, as_action, as_turn, make_turn, without_repetition
+from .turn import Turn, as_turn, make_turn, without_repetition
+from .upkeep.changes import Changes
+from .upkeep.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ FORKED = Refusal(
 """Stands where the engine's lock was in a forked child: whatever needs the lock raises TandemError."""
 
 
-class Engine:
+class Engine(Feedback):
     """The inference side of one instance, in one process. Safe to call from several threads.
 
     `decide` raises only if it is given what cannot be used or the policy itself fails; any other failure degrades
@@ -139,17 +140,21 @@ class Engine:
             self._live.refresh()
         return self._live.flat.model
 
-    def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
+    def decide(
+        self, key: str | None, observation: Any, territory_id: str = "", request_id: str | None = None
+    ) -> Decision:
         """Decide for one observation of `key`, and record the decision.
 
         If the application computes rewards, the key's previous decision is completed by this observation first.
-        `territory_id` is what the experience will carry (default: the key).
+        `territory_id` is what the experience will carry (default: the key). Without a key (None) the decision stands
+        alone, and is rewarded by its id. While a decision waits for its reward, another call with its `request_id`
+        returns it again, in whatever process and with the probability as recorded, and decides nothing.
 
         Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text and for an
         observation that is not F finite numbers (naming the feature) or that the application cannot encode;
         FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
         """
-        turn = make_turn(key, observation, territory_id)
+        turn = make_turn(key, observation, territory_id, request_id)
         self._decide_batch([turn])
         decision = turn.result
         if type(decision) is not Decision:
@@ -158,8 +163,8 @@ class Engine:
         self._decision_log.write((decision,))
         return decision
 
-    def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
-        """`decide` for several (key, observation, territory_id) in one forward pass, in their order.
+    def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> list[Decision | Exception]:
+        """`decide` for several DecideRequest or (key, observation, territory_id) in one forward pass, in their order.
 
         Whatever is wrong with one request gives its exception in its place; the others are decided. A key that comes
         twice is decided twice, one after the other.
@@ -182,7 +187,7 @@ class Engine:
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            encoded, features = self._encode(turns)
+            encoded, features = self._encode(self._without_answered(turns))
             for turn in encoded:
                 self._remember(turn)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
@@ -196,6 +201,13 @@ class Engine:
                     decision = turn.result
                     if type(decision) is Decision:
                         self.lane.counters.count_decision(SEND if decision.send else WAIT, decision.version, share)
+
+    def _without_answered(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """The turns whose request was not answered before; the others get the same decision again."""
+        for turn in turns:
+            if turn.request:
+                turn.result = self._recorder.answered(turn)
+        return [turn for turn in turns if turn.result is None]
 
     def _encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
         """The turns that can be encoded, and their features float32[B, F]; the others get their exception."""
@@ -213,7 +225,7 @@ class Engine:
 
     def _remember(self, turn: Turn) -> None:
         """Recall the turn's key, and complete its previous decision with the reward that the observation brings."""
-        turn.remembered, evicted = self._recorder.recall(turn.key)
+        turn.remembered, evicted = self._recorder.recall(turn.key, turn.is_single)
         if evicted is not None:
             self._hooks.forget(evicted)
         remembered, context = turn.remembered, turn.remembered.context
@@ -244,56 +256,11 @@ class Engine:
             if not isinstance(error, BAD_DATA):
                 raise
             self._handled("a decision could not be recorded")
+        if turn.rival is not None:
+            return self._recorder.decision_of(turn.rival)
         if turn.verdict.send:
             self._hooks.sent(turn.key, draw.action)
         return turn.decided()
-
-    def reward(self, key: str, value: float, final: bool = True) -> bool:
-        """A reward of the key's pending decision came in: any real number of Python, numpy or torch.
-
-        With `final=False` more may follow (a click, then a purchase): the decision goes on waiting, and earns all of
-        them by `inference.reward_aggregation` once the last one comes or `pending_timeout` is over.
-
-        False (counted) if none is pending, or if it is not finite as float32. Raises ValueError for a value that is no
-        number, a key that is no text and a `final` that is no bool.
-        """
-        key, number, is_final = as_text("key", key), as_number("reward", value), as_bool("final", final)
-        encoded = encode_key(key, PENDING_KEY_BYTES)
-        with self._lock:
-            if fits_float32(number):
-                return self._recorder.reward(encoded, number, is_final)
-            self.lane.count("refused_rewards")
-        self._warn.warning(
-            log, "key %s: a reward of %s was refused; it must be finite as float32", *map(shown, (key, value))
-        )
-        return False
-
-    def failed(self, key: str, action: tuple[int, ...]) -> bool:
-        """The client could not execute the action that was sent last under `key`.
-
-        Its pending decision is completed with the application's failed reward, the gate's bookkeeping undone, and
-        the next observation rewards nothing. False if the key's last decision was not this action. Raises ValueError
-        for a key that is no text and an action that is not whole numbers.
-        """
-        key, choices = as_text("key", key), as_action(action)
-        with self._lock:
-            remembered = self._recorder.known(key)
-            if remembered is None or not remembered.executed or remembered.action != choices:
-                self.lane.count("unmatched")
-                return False
-            remembered.executed = False
-            self._hooks.failed(key, choices)
-            return self._recorder.reward(remembered.encoded, self._hooks.failed_reward)
-
-    def forget(self, key: str) -> None:
-        """The key will not come back: its pending decision waits no longer, and earns what it would at its timeout.
-
-        Raises ValueError for a key that is no text.
-        """
-        key = as_text("key", key)
-        with self._lock:
-            self._recorder.forget(key)
-            self._hooks.forget(key)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.

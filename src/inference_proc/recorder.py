@@ -22,10 +22,23 @@ from ..shared.experiences.earnings import RewardRules
 from ..shared.experiences.experience import WAIT_FLOOR
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.lane_writer import LaneWriter
-from ..shared.experiences.records import KEY_BYTES, PENDING_KEY_BYTES, SEND, WAIT, encode_key, is_finite_record
+from ..shared.experiences.pending import NO_REQUEST
+from ..shared.experiences.records import (
+    KEY_BYTES,
+    PENDING_KEY_BYTES,
+    SEND,
+    WAIT,
+    decode_key,
+    encode_key,
+    is_finite_record,
+)
+from ..shared.ids.decision_id import DecisionId
+from ..shared.ids.requests import Requests, answer_of
+from ..shared.ids.rewards_by_id import Outcome, RewardsById
 from ..shared.instance import Instance
 from ..shared.rate_limit import RateLimit
 from ..shared.values import BAD_DATA, FLOAT32_TINY
+from .decision import Decision
 from .turn import Remembered, Turn
 
 log = logging.getLogger(__name__)
@@ -61,6 +74,9 @@ class Recorder:
         self._keys: OrderedDict[str, Remembered] = OrderedDict()
         self._next_expiry = 0
         self._warn = RateLimit(10.0)
+        self.requests = Requests(lane)
+        self._by_id = RewardsById(lane)
+        self._series: int = instance.control.get("series")
 
     def _from_entry(self, encoded: bytes, entry: np.void) -> Remembered:
         dtype = self._context_dtype
@@ -73,6 +89,32 @@ class Recorder:
         self._train_on_wait = config.trainer.train_on_wait
         self.lane.earnings.rules = RewardRules.of(config.inference)
 
+    def answered(self, turn: Turn) -> Decision | None:
+        """The decision that waits since the turn's request was answered, by this process or another."""
+        entry = self.requests.find(turn.request)
+        return None if entry is None else self.decision_of(entry)
+
+    def decision_of(self, entry: np.void) -> Decision:
+        """The decision that a pending entry stands for, as it was answered: probabilities are those of the record."""
+        probability, first = float(entry["probability"]), float(entry["confidence"])
+        heads = len(entry["action"])
+        others = (probability / first,) if heads == 2 else (math.nan,) * (heads - 1)
+        return Decision(
+            key=decode_key(bytes(entry["owner"])),
+            action=tuple(int(choice) for choice in entry["action"]),
+            probability=probability,
+            head_probabilities=(first, *others),
+            confidence=first,
+            send=True,
+            reason=bytes(entry["reason"]).decode("utf-8", "ignore"),
+            expected_reward=float(entry["expected_reward"]),
+            components=tuple(float(component) for component in entry["components"]),
+            version=int(entry["version"]),
+            timestamp=float(entry["timestamp"]),
+            series=self._series,
+            ticket=int(entry["ticket"]),
+        )
+
     def known(self, key: str) -> Remembered | None:
         """What is remembered of the key in this process, or what waits under it in this lane; None without either."""
         remembered = self._keys.get(key)
@@ -82,12 +124,14 @@ class Recorder:
             remembered = None if entry is None else self._from_entry(encoded, entry)
         return remembered
 
-    def recall(self, key: str) -> tuple[Remembered, str | None]:
+    def recall(self, key: str, is_single: bool = False) -> tuple[Remembered, str | None]:
         """What is remembered of the key (made empty if nothing is), and the key that had to go for it, if any.
 
         A key that is not remembered, or was decided by the lane's last owner or another server process, brings along
-        what is pending.
+        what is pending. Nothing is remembered of a key that `is_single`: it will not come again.
         """
+        if is_single:
+            return Remembered(encode_key(key, PENDING_KEY_BYTES), deque(maxlen=1)), None
         remembered = self._keys.get(key)
         if remembered is not None:
             self._keys.move_to_end(key)
@@ -148,6 +192,20 @@ class Recorder:
             self._completed(given)
         return True
 
+    def reward_by_id(self, name: DecisionId, value: float, final: bool, reward_hash: int) -> Outcome:
+        """`reward` for the decision of that name, and no other. Raises TandemError as `reward`."""
+        by_id = self._by_id
+        outcome = self._holding(lambda writer: by_id.give(writer, name, value, final, reward_hash))
+        self._tell_completed()
+        if outcome is None:
+            return Outcome.BUSY
+        if outcome is Outcome.COUNTED and final:
+            self._rewarded()
+            if self._completed is not None and by_id.completed is not None:
+                self._completed(by_id.completed)
+        given: Outcome = outcome
+        return given
+
     def _holding(self, work: Callable[[LaneWriter], Any]) -> Any:
         """What `work` returns, done with the lane's writer; None if the lane was not to be had in time.
 
@@ -204,7 +262,7 @@ class Recorder:
         if writer is None:
             return True
         try:
-            stored = self._store(writer, remembered, values, is_trainable)
+            stored = self._store(writer, turn, values, is_trainable)
         except BaseException:
             lane.let_go()
             raise
@@ -215,13 +273,13 @@ class Recorder:
         return stored is not False
 
     def _store(
-        self, writer: LaneWriter, remembered: Remembered, values: tuple[Any, ...] | None, is_trainable: bool
+        self, writer: LaneWriter, turn: Turn, values: tuple[Any, ...] | None, is_trainable: bool
     ) -> np.void | bool:
         """Store a decision of these values (see RecordLayout.pack). False: they are no record.
 
         The record if it is complete and `completed` is to be told.
         """
-        ticket = writer.next_ticket()
+        ticket, remembered = writer.next_ticket(), turn.remembered
         payload = None
         if values is not None:
             with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
@@ -229,9 +287,14 @@ class Recorder:
         if payload is None:
             writer.count("rejected")
             return False
+        turn.ticket, turn.series = ticket, self._series
         if remembered.executed:
             context = b"" if remembered.context is None else remembered.context.tobytes()
-            writer.defer(ticket, payload, remembered.encoded, context)
+            request = answer_of(turn.request, turn.verdict.reason) if turn.request else NO_REQUEST
+            writer.defer(ticket, payload, remembered.encoded, context, request)
+            # Of two decisions under one key the newer one stands already.
+            if turn.request and turn.is_single:
+                self._give_way(writer, turn)
         elif self._train_on_wait:
             number = writer.append(payload)
             if self._completed is not None and is_trainable:
@@ -240,6 +303,19 @@ class Recorder:
             writer.count("untrained")
             writer.count("completed")
         return True
+
+    def _give_way(self, writer: LaneWriter, turn: Turn) -> None:
+        """If another process answered the same request meanwhile, its decision stands and this one is taken back.
+
+        Of two that do so at the same moment each may see the other: both are taken back then, and the turn has no
+        ticket. Neither is seen only if it came first.
+        """
+        turn.rival = self.requests.find_elsewhere(turn.request)
+        if turn.rival is not None:
+            writer.remove(turn.remembered.encoded, "superseded")
+            turn.ticket = 0
+            turn.rival = self.requests.find_elsewhere(turn.request)
+            turn.remembered.context, turn.remembered.executed = None, False
 
     def expire(self) -> bool:
         """Give up what has waited longer than `pending_timeout`, looked at once a second, by the monotonic clock.

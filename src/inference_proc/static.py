@@ -17,6 +17,7 @@ import torch
 from ..shared.configuration.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
 from ..shared.features import FeatureEncoder
+from ..shared.ids.rewards_by_id import Outcome
 from ..shared.instance import configured_application, load_newest, seeded_model
 from ..shared.learning import meaning_of
 from ..shared.memory.interruptible_lock import OwnedLock
@@ -66,9 +67,11 @@ class StaticEngine:
         """The model with the checkpoint's weights."""
         return self.policy.model
 
-    def decide(self, key: str, observation: Any, territory_id: str = "") -> Decision:
+    def decide(
+        self, key: str | None, observation: Any, territory_id: str = "", request_id: str | None = None
+    ) -> Decision:
         """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
-        turn = make_turn(key, observation, territory_id)
+        turn = make_turn(key, observation, territory_id, request_id)
         features = np.empty(self._encoder.width, np.float32)
         with self._lock:
             self._encoder.write(observation, features)
@@ -78,7 +81,7 @@ class StaticEngine:
                 self._hooks.sent(turn.key, draw.action)
         return Decision.of(turn.key, draw, verdict, self.model_version, time.time())
 
-    def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> list[Decision | Exception]:
+    def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> list[Decision | Exception]:
         """`decide` for several (key, observation, territory_id); an exception in its decision's place."""
         results: list[Decision | Exception] = []
         for request in requests:
@@ -98,6 +101,21 @@ class StaticEngine:
         as_number("reward", value)
         as_bool("final", final)
         return False
+
+    def reward_decision(
+        self, decision_id: str, value: float, final: bool = True, reward_id: str | None = None
+    ) -> Outcome:
+        """UNKNOWN: no decision is recorded. Raises ValueError as `Engine.reward_decision` does."""
+        as_text("decision_id", decision_id)
+        if reward_id is not None:
+            as_text("reward_id", reward_id)
+        self.reward("", value, final)
+        return Outcome.UNKNOWN
+
+    def waiting_id(self, key: str) -> str | None:
+        """None: nothing waits."""
+        as_text("key", key)
+        return None
 
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
         """False: nothing waits. Raises ValueError as `Engine.failed` does."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..shared.application import Verdict
+from ..shared.ids.reward_journal import id_hash
 from ..shared.values import as_text, described
 from .decision import Decision
 from .policy import Draw
@@ -28,24 +30,31 @@ class Remembered:
     executed: bool = False
 
 
+# Many attributes: the list of all that is known of one request.
 class Turn:
     """One request, and what is known of it so far. Every step of a decision fills in its part.
 
     `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
-    brought it (None: it brought none). `features` are float32[F], nobody else's memory; `result` is what the host gets
-    or what is raised.
+    brought it (None: it brought none). `is_single`: the key was made up for this turn. `request` is the hash of the
+    request's id (0: it has none), `rival` the entry of the decision with which another process answered it meanwhile.
+    `features` are float32[F], nobody else's memory; `result` is what the host gets or what is raised.
     """
 
     __slots__ = (
         "context",
         "draw",
         "features",
+        "is_single",
         "key",
         "last_components",
         "observation",
         "remembered",
+        "request",
         "result",
+        "rival",
+        "series",
         "territory_id",
+        "ticket",
         "timestamp",
         "verdict",
         "version",
@@ -59,10 +68,14 @@ class Turn:
     verdict: Verdict
     context: NDArray[Any] | None
 
-    def __init__(self, key: str, observation: Any, territory_id: str) -> None:
+    def __init__(self, key: str, observation: Any, territory_id: str, is_single: bool = False) -> None:
         self.key = key
         self.observation = observation
         self.territory_id = territory_id
+        self.is_single = is_single
+        self.request = 0
+        self.series = self.ticket = 0
+        self.rival: np.void | None = None
         self.last_components: dict[str, float] | None = None
         self.result: Decision | Exception | None = None
 
@@ -78,25 +91,50 @@ class Turn:
             last_reward=rewards[-1] if self.last_components is not None else None,
             last_components=self.last_components,
             recent_rewards=rewards,
+            series=self.series,
+            ticket=self.ticket,
         )
 
 
-def make_turn(key: Any, observation: Any, territory_id: Any) -> Turn:
-    """A turn at its start. Raises ValueError unless key and territory are texts; an empty one or None is the key."""
-    if type(key) is not str:
+class DecideRequest(NamedTuple):
+    """What `Engine.decide_many` is asked: a plain tuple of the first three does as well.
+
+    Without a key (None) the decision gets one of its own, and is found again by its id. While its decision waits, a
+    request with the same `request_id` gets the same decision.
+    """
+
+    key: str | None
+    observation: Any
+    territory_id: str = ""
+    request_id: str | None = None
+
+
+def make_turn(key: Any, observation: Any, territory_id: Any, request_id: Any = None) -> Turn:
+    """A turn at its start. Raises ValueError unless key, territory and id are texts; an empty territory or None is the
+    key.
+    """
+    is_single = key is None
+    if is_single:
+        key = secrets.token_hex(12)
+    elif type(key) is not str:
         key = as_text("key", key)
     if type(territory_id) is not str and territory_id is not None:
         territory_id = as_text("territory_id", territory_id)
-    return Turn(key, observation, territory_id or key)
+    turn = Turn(key, observation, territory_id or key, is_single)
+    if request_id is not None:
+        turn.request = id_hash(as_text("request_id", request_id))
+    return turn
 
 
 def as_turn(request: Any) -> Turn:
-    """The turn of a request (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is none."""
+    """The turn of a DecideRequest or (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is
+    none.
+    """
     try:
-        key, observation, territory_id = request
+        key, observation, territory_id, request_id = (*request, None) if len(request) == 3 else request
     except (TypeError, ValueError):
         raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
-    return make_turn(key, observation, territory_id)
+    return make_turn(key, observation, territory_id, request_id)
 
 
 def as_action(action: Any) -> tuple[int, ...]:
@@ -108,14 +146,18 @@ def as_action(action: Any) -> tuple[int, ...]:
 
 
 def without_repetition(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
-    """The turns in their order, in stretches in which no key comes twice."""
+    """The turns in their order, in stretches in which no key and no request comes twice."""
     if len(turns) < 2:
         yield turns
         return
-    stretch: dict[str, Turn] = {}
+    stretch: list[Turn] = []
+    names: set[str | int] = set()
     for turn in turns:
-        if turn.key in stretch:
-            yield list(stretch.values())
-            stretch = {}
-        stretch[turn.key] = turn
-    yield list(stretch.values())
+        if turn.key in names or turn.request in names:
+            yield stretch
+            stretch, names = [], set()
+        stretch.append(turn)
+        names.add(turn.key)
+        if turn.request:
+            names.add(turn.request)
+    yield stretch

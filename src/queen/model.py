@@ -19,6 +19,8 @@ _BLURS = (0.2, 1.5, 3.5, 7.0)
 _FIELDS = 3
 _WIDE_SHARE = 0.03
 _UNIFORM_SHARE = 1e-4
+_MOST_SPREAD = 625
+"""Up to so many chunks what each spreads over the grid is kept (16 bytes for each pair of chunks: 2.6 MB for 400)."""
 
 
 def build_model(name: str, feature_count: int, chunks_per_axis: int) -> nn.Module:
@@ -130,6 +132,9 @@ class CandidateModel(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
         self._arrays = ParameterArrays(self)
         self._kernel, self._remoteness = self.kernel.numpy(), self.remoteness.numpy()
+        self._spread: NDArray[np.float32] | None = None
+        if self.chunks <= _MOST_SPREAD:
+            self._spread = self._spots(list(range(self.chunks)))
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk logits float32[B, N] and type logits float32[B, 2] for features float32[B, F]."""
@@ -170,36 +175,55 @@ class CandidateModel(nn.Module):
         """
         arrays = self._arrays()
         context = features[CAPACITY:]
-        fields = self._fields_of_one(features)
-        prior = np.log(fields[0] + _WIDE_SHARE * fields[2] + _UNIFORM_SHARE)
-        hidden = arrays["fields.weight"] @ fields
+        hidden, prior = self._scored_spots(features, arrays["fields.weight"])
         hidden += (arrays["context.weight"] @ context + arrays["context.bias"])[:, np.newaxis]
         np.maximum(hidden, 0.0, out=hidden)
         score = arrays["score.weight"][0] @ hidden
         score += arrays["remote"] * self._remoteness
-        chunks = prior + _SCORE_LIMIT * np.tanh(score / _SCORE_LIMIT)
+        score /= _SCORE_LIMIT
+        np.tanh(score, out=score)
+        score *= _SCORE_LIMIT
+        prior += _UNIFORM_SHARE
+        chunks = np.log(prior, out=prior)
+        chunks += score
         likely = np.exp(chunks - chunks.max())
-        likely /= likely.sum()
-        combat = arrays["combat.weight"][0] @ np.concatenate((hidden @ likely, context)) + arrays["combat.bias"][0]
+        mixed = hidden @ likely
+        mixed /= likely.sum()
+        combat = arrays["combat.weight"][0] @ np.concatenate((mixed, context)) + arrays["combat.bias"][0]
         return chunks, _types_of_one(float(combat), features)
 
-    def _fields_of_one(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`_fields` of one observation: float32[3 * blurs, N]."""
+    def _scored_spots(
+        self, features: NDArray[np.float32], weight: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`weight` float32[width, 3 * blurs] times the fields of one observation, and the worker fields of the prior.
+
+        float32[width, N] and float32[N]. The fields are never made: they are sums over the slots, of as many numbers
+        as the slots have, times what a slot at that place spreads over the grid.
+        """
         values = features.tolist()
-        rows, columns, weights = [], [], []
+        places, weights = [], []
         for base in range(0, CAPACITY, SLOT_WIDTH):
             place, workers, protectors, energy, combat = values[base : base + SLOT_WIDTH]
             if workers > 0:
-                row, column = divmod(round(place * (self.chunks - 1)), self.axis)
-                rows.append(row)
-                columns.append(column)
+                places.append(round(place * (self.chunks - 1)))
                 weights.append((workers, protectors, energy + combat - 1.0))
         if not weights:
-            return np.zeros((_FIELDS * len(_BLURS), self.chunks), np.float32)
-        along, across = self._kernel[np.array(rows)], self._kernel[np.array(columns)]
-        spots = (along[..., np.newaxis] * across[:, :, np.newaxis]).reshape(len(rows), -1)
-        fields: NDArray[np.float32] = np.array(weights, np.float32).T @ spots
-        return fields.reshape(_FIELDS * len(_BLURS), self.chunks)
+            return np.zeros((len(weight), self.chunks), np.float32), np.zeros(self.chunks, np.float32)
+        spots = self._spots(places)
+        slots = np.array(weights, np.float32)
+        # [slots, fields] @ [width, fields, blurs]
+        shares = np.matmul(slots, weight.reshape(-1, _FIELDS, len(_BLURS)))
+        hidden = shares.reshape(len(weight), -1) @ spots.reshape(-1, self.chunks)
+        prior = slots[:, 0] @ (spots[:, 0] + _WIDE_SHARE * spots[:, 2])
+        return hidden, prior
+
+    def _spots(self, places: list[int]) -> NDArray[np.float32]:
+        """What one at each of these chunks spreads over the grid at every blur: float32[n, blurs, N]."""
+        if self._spread is not None:
+            return self._spread[places]
+        rows, columns = np.divmod(np.array(places), self.axis)
+        spots: NDArray[np.float32] = self._kernel[rows][..., np.newaxis] * self._kernel[columns][:, :, np.newaxis]
+        return spots.reshape(len(places), len(_BLURS), self.chunks)
 
 
 def _he_initialise(model: nn.Module) -> None:

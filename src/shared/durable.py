@@ -54,6 +54,15 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_synced(path: Path, data: bytes) -> None:
+    """Give a file new contents: whoever reads it finds the old ones or these, whole. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    write_synced(temporary, data)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
 def copy_synced(source: str, target: Path) -> dict[str, Any]:
     """Copy a file to a new one and sync it; its `bytes` and `sha256`. Stretches of zeros take no room on the disk.
 

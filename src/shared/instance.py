@@ -194,7 +194,7 @@ def pending_capacity(config: Config, records: RecordLayout) -> int:
     if not isinstance(asked, str):
         return asked
     # An entry, and for each lane the cells in which it may leave something for it.
-    each = records.pending.itemsize + config.inference.lanes * cell_rows(1, 1000) * CELL.itemsize // 1000
+    each = records.pending.itemsize + cell_rows(config.inference.lanes, 1000) * CELL.itemsize // 1000
     return max(_LEAST_PENDING, _PENDING_BYTES // each)
 
 

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .durable import check_file, copy_synced, read_checked, seal, set_aside, sync_folder, unseal, write_synced
+from .durable import (
+    check_file,
+    copy_synced,
+    read_checked,
+    replace_synced,
+    seal,
+    set_aside,
+    sync_folder,
+    unseal,
+    write_synced,
+)
 from .errors import SegmentError, TandemError
 from .memory import layout
 from .memory.ages import clock, rebase
@@ -28,6 +38,9 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 WEIGHTS = "weights.safetensors"
 _STATE = "state.json"
+_RESTORES = "restores.json"
+_TICKETS_A_RESTORE, _MOST_RESTORES = 1 << 32, 1 << 14
+"""More than any lane gives out between two stops: the tickets of two runs from the same saved state differ."""
 _NOT_SAVED = ("owner", "owner_ticks", "progress", "progress_ns", "ready")
 _LANE_PARTS = ("ring", "pending", "mail")
 
@@ -112,7 +125,7 @@ def _write(control: Control, target: Path) -> None:
         "lanes": lanes,
         "version": version,
         "clock": clock(),
-        "fields": {name: control.get(name) for name in (*totals, "generation", "rollbacks", "first_version")},
+        "fields": {name: control.get(name) for name in (*totals, "generation", "rollbacks", "first_version", "series")},
         "files": files,
     }
     write_synced(target / _STATE, seal(state))
@@ -241,8 +254,27 @@ def restore(control: Control, saved: SavedState) -> None:
                 _fill(segment_path(control.instance, part), data)
             _set_all(control.set, f"lane.{lane}.", counters)
         _set_all(control.set, "", saved.state["fields"])
+        _number_on(control, saved.folder.with_name(_RESTORES))
     except (OSError, SegmentError, KeyError, ValueError, OverflowError) as error:
         raise SavedStateUnusable(saved.folder, "damaged", f"it cannot be restored: {_reason(error)}") from error
+
+
+def _number_on(control: Control, path: Path) -> None:
+    """Begin the lanes' tickets where none was given out, also if this state was restored before and not saved since.
+
+    The restores are counted on the disk. Without the count the instance keeps a series of its own: ids of before are
+    unknown then.
+    """
+    try:
+        restores = int(unseal(path.read_bytes())["restores"]) if path.exists() else 0
+        replace_synced(path, seal({"restores": min(restores + 1, _MOST_RESTORES)}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.error("%s: %s; the ids of decisions made before are not known any more", path, error)
+        control.set("series", int.from_bytes(os.urandom(8), "little"))
+        return
+    for lane in range(control.get("lanes")):
+        name = f"lane.{lane}.tickets"
+        control.set(name, max(control.get(name), min(restores + 1, _MOST_RESTORES) * _TICKETS_A_RESTORE))
 
 
 def _set_all(store: Callable[[str, Any], None], prefix: str, values: dict[str, Any]) -> None:

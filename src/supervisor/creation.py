@@ -132,7 +132,8 @@ def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
     command = config.inference.command.strip()
     if not command:
         need_extra("server", "the bundled server", ("starlette", "uvicorn", "websockets", "msgspec"))
-        commands["inference"] = module_command("tandem.inference_proc", "--instance", instance)
+        module = "tandem.inference_proc" if config.inference.workers == 1 else "tandem.inference_proc.workers"
+        commands["inference"] = module_command(module, "--instance", instance)
     elif command != "none":
         commands["inference"] = shlex.split(command)
     return commands

@@ -39,9 +39,10 @@ class RunningServer:
         **sections: dict[str, Any],
     ) -> None:
         from tandem.inference_proc.engine import Engine
-        from tandem.inference_proc.web.bundled_server import BundledServer, listen
+        from tandem.inference_proc.web.bundled_server import BundledServer
         from tandem.inference_proc.web.limits import Limits
         from tandem.inference_proc.web.service import Service
+        from tandem.inference_proc.workers.sockets import listen
         from tandem.shared.configuration.config import parse
         from tandem.shared.instance import create_instance
 

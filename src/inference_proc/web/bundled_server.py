@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import uvicorn
 
 from ...shared.configuration.addresses import authority
-from ...shared.errors import TandemError
 from .guarded import GuardedConfig, GuardedHttp
 from .listener import Listener
 from .quiet import quiet_libraries
@@ -21,9 +20,12 @@ log = logging.getLogger(__package__)
 
 
 class BundledServer(uvicorn.Server):
-    """uvicorn around one service: readiness is announced once the socket listens, and signals end it with status 0."""
+    """uvicorn around one service: readiness is announced once the socket listens, and signals end it with status 0.
 
-    def __init__(self, service: Service, listener: socket.socket) -> None:
+    The end of the pipe `lifeline` (-1: none) ends it as well: whoever holds the other end died.
+    """
+
+    def __init__(self, service: Service, listener: socket.socket, lifeline: int = -1) -> None:
         limits = service.limits
         config = GuardedConfig(
             service.app,
@@ -42,15 +44,22 @@ class BundledServer(uvicorn.Server):
         quiet_libraries()
         self._service = service
         self._listener = listener
+        self._lifeline = lifeline
         self._accepting = Listener(listener, config, self.server_state.connections)
 
     async def run_service(self) -> None:
         """Serve until `should_exit`."""
         await self._service.start(ready=False)
+        if self._lifeline >= 0:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._lose_parent)
         try:
             await self.serve([self._listener])
         finally:
             await self._service.stop()
+
+    def _lose_parent(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -75,18 +84,3 @@ class BundledServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: uvicorn would end the process by the signal, not with status 0."""
         yield
-
-
-def listen(host: str, port: int, write_timeout: float) -> socket.socket:
-    """A listening socket. Raises TandemError if the address is not to be had."""
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        where = authority(host, port)
-        raise TandemError(f"inference.host, inference.port: cannot listen on {where}: {error}") from error
-    # Inherited by every connection: a client that does not read is cut off, however long it goes on acknowledging.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(write_timeout * 1000))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener

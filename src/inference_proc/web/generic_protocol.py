@@ -25,6 +25,7 @@ from ...shared.messages.envelope import (
     write_reply,
 )
 from ...shared.messages.handler import Client, Decider, MessageHandler
+from ...shared.messages.numbers import check_numbers
 from ...shared.rate_limit import RateLimit
 from ...shared.values import FLOAT32_MAX
 
@@ -60,7 +61,6 @@ class _Answer(msgspec.Struct):
 
 
 _LONGEST_KEY = 256
-_NUMBERS = frozenset({int, float})
 
 
 class GenericHandler(MessageHandler):
@@ -134,7 +134,9 @@ class GenericHandler(MessageHandler):
 
     async def _decide(self, decide: _Decide) -> _Answer:
         if self._is_plain:
-            _check_numbers(decide.observation, self._features)
+            fault = check_numbers(decide.observation, self._features)
+            if fault is not None:
+                raise BadFrame("VALIDATION_ERROR", fault)
         try:
             decision = await self._batcher.decide(decide.key, decide.observation)
         except ValueError as error:
@@ -182,17 +184,3 @@ class GenericHandler(MessageHandler):
 
 def _labels(heads: tuple[ActionHead, ...], action: tuple[int, ...]) -> tuple[str | None, ...]:
     return tuple([head.labels[choice] if head.labels else None for head, choice in zip(heads, action, strict=True)])
-
-
-def _check_numbers(observation: Any, features: tuple[str, ...]) -> None:
-    """Raises BadFrame, naming the feature, unless `observation` is a list with one number for each of `features`."""
-    if type(observation) is not list or len(observation) != len(features):
-        found = f"an array of {len(observation)}" if isinstance(observation, list) else type(observation).__name__
-        raise BadFrame("VALIDATION_ERROR", f"observation: must be an array of {len(features)} numbers, not {found}")
-    if _NUMBERS.issuperset(map(type, observation)) and max(map(abs, observation)) <= FLOAT32_MAX:
-        return
-    for name, value in zip(features, observation, strict=True):
-        if type(value) not in _NUMBERS:
-            raise BadFrame("VALIDATION_ERROR", f"observation: {name} must be a number, not {type(value).__name__}")
-        if not abs(value) <= FLOAT32_MAX:
-            raise BadFrame("VALIDATION_ERROR", f"observation: {name} is too large (allowed: +-{FLOAT32_MAX:g})")

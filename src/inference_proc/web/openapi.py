@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ... import __version__
 from .json_response import JSON
+from .v1.messages import CALLS, RewardRequest
 
 _COUNT = {"type": "integer", "minimum": 0}
 _SINCE = {"name": "since", "in": "query", "schema": _COUNT, "description": "only steps with a version above this one"}
@@ -78,9 +80,20 @@ _STATUSES: dict[str, dict[str, str]] = {
     "/api/training/reload": _COMMAND,
 }
 
+_CALL_STATUSES = {
+    "400": "the request is not what it should be",
+    "403": "the token is missing or wrong, or the request comes from elsewhere",
+    "413": "the body is too long",
+    "500": "the policy could not decide",
+    "503": "not now; the same request may be sent again",
+}
+_REWARD_STATUSES = {"404": "no decision has this id", "410": "the decision waits for no reward any more"}
+
 
 def describe(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of `routes`; routes that are no HTTP endpoints are left out."""
+    types = [kind for call in CALLS.values() for kind in call]
+    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
     for route in routes:
         if isinstance(route, Route):
@@ -91,17 +104,18 @@ def describe(routes: Iterable[BaseRoute]) -> dict[str, Any]:
         "info": {
             "title": "Tandem",
             "version": __version__,
-            "description": "Decisions go over the WebSocket paths /ws and /ws/{client_id}; this is the REST part.",
+            "description": "Decisions go over /v1/decide, or over the WebSocket paths /ws and /ws/{client_id}.",
         },
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {
-                "Problem": {
+                **components,
+                "Error": {
                     "type": "object",
                     "required": ["status", "error"],
                     "properties": {"status": {"const": "error"}, "error": {"type": "string"}},
-                }
+                },
             },
         },
     }
@@ -109,7 +123,8 @@ def describe(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 def _operation(route: Route, method: str) -> dict[str, Any]:
     path = route.path
-    summary = " ".join((route.endpoint.__doc__ or "").split("\n\n")[0].split())
+    if path in CALLS:
+        return _call(route, method)
     statuses = _STATUSES.get(path, {})
     responses: dict[str, Any] = {}
     if "204" not in statuses:
@@ -120,11 +135,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         responses[status] = _state(text) if path in _STATES else _problem(text)
     if "204" in statuses:
         responses["204"] = {"description": statuses["204"]}
-    operation: dict[str, Any] = {
-        "operationId": f"{method.lower()}{path.replace('/', '_').replace('-', '_')}",
-        "summary": summary,
-        "responses": responses,
-    }
+    operation: dict[str, Any] = {**_named(route, method), "responses": responses}
     if path in _PARAMETERS:
         operation["parameters"] = _PARAMETERS[path]
     if path in _BODIES and method == "POST":
@@ -136,8 +147,37 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
     return operation
 
 
+def _call(route: Route, method: str) -> dict[str, Any]:
+    """A call whose messages are types."""
+    takes, gives = CALLS[route.path]
+    answers = {**_CALL_STATUSES, **(_REWARD_STATUSES if takes is RewardRequest else {})}
+    return {
+        **_named(route, method),
+        "security": [{}, {"token": []}],
+        "requestBody": {"required": True, "content": _typed("application/json", takes.__name__)},
+        "responses": {
+            "200": {"description": "done", "content": _typed("application/json", gives.__name__)},
+            **{
+                status: {"description": text, "content": _typed("application/problem+json", "Problem")}
+                for status, text in sorted(answers.items())
+            },
+        },
+    }
+
+
+def _named(route: Route, method: str) -> dict[str, Any]:
+    return {
+        "operationId": f"{method.lower()}{route.path.replace('/', '_').replace('-', '_')}",
+        "summary": " ".join((route.endpoint.__doc__ or "").split("\n\n")[0].split()),
+    }
+
+
+def _typed(media: str, name: str) -> dict[str, Any]:
+    return {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
 def _problem(text: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {"description": text, "content": content}
 
 

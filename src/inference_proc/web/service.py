@@ -36,6 +36,7 @@ from .json_response import problem
 from .limits import Limits
 from .openapi import OpenApi
 from .serving import Serving
+from .v1.calls import Calls
 from .websocket import WebSocketEndpoint
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Service(Serving):
         routes: list[BaseRoute] = [
             WebSocketRoute("/ws", endpoint),
             WebSocketRoute("/ws/{client_id}", endpoint),
+            *Calls(self).routes(),
             *Rest(self).routes(),
         ]
         if isinstance(self.engine, Engine):

@@ -180,6 +180,7 @@ class InferenceConfig:
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address the bundled server binds to", check=value_checks.host)
     port: int = setting(8010, "port of the bundled server", at_least=0, at_most=65535)
+    workers: int = setting(1, "processes of the bundled server, a lane each", at_least=1, at_most=16)
     lanes: int = setting(4, "writer lanes: how many server processes may record at once", at_least=1, at_most=16)
     temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, reloadable=True)
     exploration_floor: float = setting(
@@ -221,6 +222,14 @@ class InferenceConfig:
     allowed_hosts: list[str] = setting(
         [], "host names that requests may address the server by; empty: any. /health always answers"
     )
+
+    def check(self) -> list[str]:
+        """Problems that concern several settings."""
+        if self.workers <= self.lanes:
+            return []
+        return [
+            f"lanes: {self.lanes} is below workers ({self.workers}); each process of the server needs a lane of its own"
+        ]
 
 
 @dataclass(frozen=True)

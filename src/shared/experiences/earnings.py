@@ -12,6 +12,7 @@ import struct
 import time
 from binascii import crc_hqx
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..configuration.config import InferenceConfig
@@ -72,7 +73,8 @@ class GivenUp:
 
     def discard(self, key: bytes) -> None:
         """Another decision is made under the key."""
-        self._keys.pop(key, None)
+        if self._keys:
+            self._keys.pop(key, None)
 
     def clear(self) -> None:
         """Forget all keys."""
@@ -90,8 +92,20 @@ class Earnings:
         self._cells = cells
         self._index = index
 
-    def add(self, lane: int, place: int, ticket: int, decided_ns: int, reward: float) -> None:
-        """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table."""
+    # Many parameters: where the decision waits, which it is, and what it earned.
+    def add(
+        self,
+        lane: int,
+        place: int,
+        ticket: int,
+        decided_ns: int,
+        reward: float,
+        writing: Callable[[int], None] | None = None,
+    ) -> None:
+        """Keep a partial reward of the decision `ticket`, which waits in a place of a lane's table.
+
+        `writing` is told of the word that is about to be stored.
+        """
         own, cell = self._cells.by_lane[self._index], self._cells.of_partial(lane, place)
         since = _shortened(max(0, time.monotonic_ns() - decided_ns) // _UNIT_NS + 1)
         found = None
@@ -104,16 +118,22 @@ class Earnings:
             reward = self.rules.combine(found[1], reward)
             if self.rules.aggregation == "first":
                 since = found[0]
-        own[cell + 1] = _word(ticket, since, reward)
+        word = _word(ticket, since, reward)
+        if writing is not None:
+            writing(word)
+        own[cell + 1] = word
 
     def of(self, place: int, ticket: int) -> float | None:
         """What the decision `ticket` of this lane, in `place`, has earned so far; None if nothing."""
-        cell, found = self._cells.of_partial(self._index, place), []
-        for lane, cells in enumerate(self._cells.by_lane):
-            if cells[cell] == ticket:
-                part = self._read(lane, cell, ticket)
-                if part is not None:
-                    found.append((part[0], lane, part[1]))
+        cell = self._cells.of_partial(self._index, place)
+        lanes = [lane for lane, cells in enumerate(self._cells.by_lane) if cells[cell] == ticket]
+        if not lanes:
+            return None
+        found = []
+        for lane in lanes:
+            part = self._read(lane, cell, ticket)
+            if part is not None:
+                found.append((part[0], lane, part[1]))
         earned = None
         for _, _, reward in sorted(found):
             earned = self.rules.combine(earned, reward)
@@ -125,7 +145,8 @@ class Earnings:
 
     def with_last(self, place: int, ticket: int, reward: float) -> float:
         """What the decision has earned in the end, now that its last reward came."""
-        return self.rules.combine(self.of(place, ticket), reward)
+        earned = self.of(place, ticket)
+        return reward if earned is None else self.rules.combine(earned, reward)
 
     def _read(self, lane: int, cell: int, ticket: int) -> tuple[int, float] | None:
         """When a cell's partial reward came, and the reward; None if it makes no sense or is not there."""

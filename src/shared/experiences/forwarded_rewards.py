@@ -18,6 +18,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from zlib import adler32
 
 import numpy as np
@@ -43,9 +44,10 @@ _FLOAT = struct.Struct("<f")
 
 def cell_rows(lanes: int, pending_capacity: int) -> int:
     """Rows of a segment: two cells (a message, a partial reward) for each place of each lane's pending table, then the
-    lane's KeyFilter.
+    lane's KeyFilter, and its journal of partial rewards (two rows an entry; see shared/ids/reward_journal.py).
     """
-    return 2 * lanes * pending_capacity + KeyFilter.size(pending_capacity) // CELL.itemsize
+    journal = 2 * (pending_capacity + 1)
+    return 2 * lanes * pending_capacity + KeyFilter.size(pending_capacity) // CELL.itemsize + journal
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class Cells:
         self._messages = lanes * capacity
         filters = HEADER_BYTES + 2 * self._messages * CELL.itemsize
         self.filters = [KeyFilter(segment.raw[filters:], capacity) for segment in segments]
+        journal = 2 * self._messages + KeyFilter.size(capacity) // CELL.itemsize
+        self.journals = [segment.words[journal:].reshape(capacity + 1, 4) for segment in segments]
+        """The journal of each lane: uint64[capacity + 1, 4]."""
         self._capacity = capacity
         self._damaged = damaged
         self._told: dict[tuple[int, int], int] = {}
@@ -166,6 +171,11 @@ class ForwardedRewards:
         self._barrier.acquire(False)
         self._barrier.release()
 
+    @property
+    def tables(self) -> dict[int, NDArray[Any]]:
+        """The pending tables of the other lanes, by lane: structured arrays [places]."""
+        return self._tables
+
     # Looking for decisions of others
 
     def look(self, key: bytes, hashed: int | None = None) -> list[Found]:
@@ -189,6 +199,16 @@ class ForwardedRewards:
         for found in self.look(key):
             if not self.is_settled(found):
                 return found.entry
+        return None
+
+    def by_ticket(self, ticket: int) -> Found | None:
+        """The decision `ticket` if it waits in another lane."""
+        lane = ticket >> TICKET_BITS
+        tickets = self._tickets.get(lane)
+        for place in () if tickets is None else np.flatnonzero(tickets == ticket):
+            entry: np.void = self._tables[lane][place].copy()
+            if is_whole(entry) and int(entry["ticket"]) == ticket:
+                return Found(lane, int(place), entry)
         return None
 
     def is_settled(self, found: Found) -> bool:
@@ -233,7 +253,7 @@ class ForwardedRewards:
         """True if somebody else has marked the decision; a sender's mark without a message counts while it lives."""
         return any(
             cells[cell] == ticket
-            and (sender == found.lane or self.cells.open(sender, cell, ticket) is not None or self._lives(sender))
+            and (sender == found.lane or self.cells.open(sender, cell, ticket) is not None or self.lives(sender))
             for sender, cells in enumerate(self.cells.by_lane)
             if sender != self._index
         )
@@ -261,7 +281,8 @@ class ForwardedRewards:
         self._fence()
         return not self._is_closed(found, self.cells.of(found.lane, found.place), found.ticket)
 
-    def _lives(self, lane: int) -> bool:
+    def lives(self, lane: int) -> bool:
+        """True if the lane's owner lives."""
         get = self._control.get
         return is_same_process(get(f"lane.{lane}.owner"), get(f"lane.{lane}.owner_ticks"))
 

@@ -14,7 +14,7 @@ from ..values import storable_reward
 from .counters import LaneCounters
 from .earnings import Earnings
 from .forwarded_rewards import SUPERSEDED, ForwardedRewards
-from .pending import PendingTable
+from .pending import NO_REQUEST, PendingTable
 from .records import key_hash
 from .ring import Ring
 from .settling import settle
@@ -68,26 +68,28 @@ class LaneWriter:
         place = self.pending.place_of(key)
         if place is None:
             return None
-        said = self._forwarded.mark(place, self.pending.ticket_in(place))
+        ticket = self.pending.ticket_in(place)
+        said = self._forwarded.mark(place, ticket)
         if said is None:
-            return self._finish(key, place, self.earnings.with_last(place, self.pending.ticket_in(place), reward))
+            return self._finish(key, place, self.earnings.with_last(place, ticket, reward))
         self._obey(key, place, said)
         return None
 
     def _finish(self, key: bytes, place: int, reward: float) -> np.void:
         words, floats = self._words, self._floats
         count_at, sum_at, rewarding, due, sum_due = self._reward_words
-        payload = self.pending.payload_with_reward(key, reward)
+        pending = self.pending
+        payload, ticket = pending.payload_with_reward(key, reward), pending.ticket_in(place)
         assert payload is not None
         count, total = (words[count_at] + 1) & WORD, floats[sum_at] + reward
         # What the counts will be, for whoever finds the record in the ring and this call not ended.
         words[rewarding] = 0
         words[due] = count
         floats[sum_due] = total
-        words[rewarding] = self.pending.ticket_in(place)
+        words[rewarding] = ticket
         number = self.append(payload)
-        self.pending.clear(key)
-        self._sync_pending()
+        pending.clear(key)
+        words[self._pending_word] = len(pending)
         words[count_at] = count
         floats[sum_at] = total
         return self._ring.record(number)
@@ -181,29 +183,39 @@ class LaneWriter:
         completed, self.arrived = self.arrived, []
         return completed
 
-    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes) -> None:
-        """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane."""
+    def defer(self, ticket: int, payload: bytes, key: bytes, context: bytes, request: bytes = NO_REQUEST) -> None:
+        """Let a decision wait for its reward under `key`. Older ones under that key are superseded, in every lane.
+
+        `request`: see PendingTable.store.
+        """
         pending = self.pending
         self.earnings.given_up.discard(key)
-        if key in pending:
-            self._ask_before_removing(key)
-        place = pending.place_of(key)
-        if place is not None and (pending.is_full or self.earnings.will_earn(place, pending.ticket_in(place))):
-            self._end(key, place, "superseded")
-        elif place is None and pending.is_full:
-            # Counted first: whoever sees a decision go sees why.
-            self.count("displaced")
-            self.drop(pending.oldest())
-        replaces, hashed = key in pending, key_hash(key)
-        decided = pending.store(ticket, payload, key, context, hashed)
+        replaces, hashed = self._make_room(key), key_hash(key)
+        decided = pending.store(ticket, payload, key, context, hashed, request)
         if replaces:
             self.count("superseded")
-        self._sync_pending()
+        self._words[self._pending_word] = len(pending)
         for found in self._forwarded.look(key, hashed):
             if found.order < (decided, self._counters.index):
                 self._forwarded.send(found, SUPERSEDED)
             else:
                 self.drop(key, "superseded")
+
+    def _make_room(self, key: bytes) -> bool:
+        """Settle what must go before a decision can wait under `key`. True if an older one is left to be replaced."""
+        pending = self.pending
+        place = pending.place_of(key)
+        if place is not None:
+            self._ask_before_removing(key)
+            place = pending.place_of(key)
+            if place is not None and (pending.is_full or self.earnings.will_earn(place, pending.ticket_in(place))):
+                self._end(key, place, "superseded")
+                place = None
+        if place is None and pending.is_full:
+            # Counted first: whoever sees a decision go sees why.
+            self.count("displaced")
+            self.drop(pending.oldest())
+        return place is not None
 
     def yield_to_newer(self, key: bytes) -> None:
         """Supersede an adopted decision if the key was decided elsewhere while nobody owned the lane."""
@@ -219,9 +231,10 @@ class LaneWriter:
             if said is not None:
                 self._obey(key, place, said)
 
-    def _remove(self, key: bytes, reason: str) -> None:
+    def remove(self, key: bytes, reason: str) -> None:
+        """Take back the decision that waits under `key`: it is gone, whatever it has earned."""
         self.pending.clear(key)
-        self._sync_pending()
+        self._words[self._pending_word] = len(self.pending)
         self.count(reason)
 
     def _end(self, key: bytes, place: int, reason: str) -> None:
@@ -233,7 +246,7 @@ class LaneWriter:
             self.earnings.given_up.add(key)
         earned, default = self.earnings.of(place, self.pending.ticket_in(place)), self.earnings.rules.default
         if earned is None and default is None:
-            self._remove(key, reason)
+            self.remove(key, reason)
             return
         if earned is None:
             self.count("defaulted")
@@ -265,12 +278,9 @@ class LaneWriter:
         for key in self.pending.keys():  # noqa: SIM118 - a list: entries go while we look
             self._ask_before_removing(key)
             if key in self.pending:
-                self._remove(key, "dropped")
+                self.remove(key, "dropped")
         self.earnings.given_up.clear()
         self._ring.forget()
-
-    def _sync_pending(self) -> None:
-        self._words[self._pending_word] = len(self.pending)
 
     def close(self, refusal: Refusal) -> None:
         """The lane is this process's no more."""

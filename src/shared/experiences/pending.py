@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..memory.arrays import HEADER_BYTES, SharedArray
 from ..memory.claim import Refusal
 from ..memory.rows import PREFIX_BYTES, checksum, write_row
-from .records import PENDING_KEY_BYTES, TICKET_BITS, RecordLayout, key_hash, with_reward
+from .records import PENDING_KEY_BYTES, REASON_BYTES, TICKET_BITS, RecordLayout, key_hash, with_reward
 
+NO_REQUEST = bytes(8 + REASON_BYTES)
+"""Of a decision that answered no request with an id: see shared/ids/requests.py."""
 _COUNT_BITS = 47
 """A ticket whose count needs more bits was not counted by anybody."""
 
@@ -150,7 +154,16 @@ class PendingTable:
 
     def ticket_in(self, place: int) -> int:
         """Ticket of the entry in a place."""
-        return self._words[self._start(place) >> 3]
+        return self._words[(HEADER_BYTES + place * self._row_bytes) >> 3]
+
+    @property
+    def entries(self) -> NDArray[Any]:
+        """All places of the table, also those where nothing waits: structured array [places]."""
+        return self._shared.array
+
+    def decided_in(self, place: int) -> int:
+        """When the decision in a place was made (nanoseconds, monotonic clock)."""
+        return int(self._shared.array[place]["decided_ns"])
 
     def entry(self, key: bytes) -> np.void | None:
         """A copy of the entry, or None."""
@@ -173,7 +186,16 @@ class PendingTable:
         start = self._start(place) + PREFIX_BYTES
         return with_reward(self._raw[start : start + self._payload_bytes], reward)
 
-    def store(self, ticket: int, payload: bytes, key: bytes, context: bytes, hashed: int | None = None) -> int:
+    # Many parameters: the columns of an entry.
+    def store(
+        self,
+        ticket: int,
+        payload: bytes,
+        key: bytes,
+        context: bytes,
+        hashed: int | None = None,
+        request: bytes = NO_REQUEST,
+    ) -> int:
         """Write an entry; the table must not be full. An older entry under the key is emptied afterwards.
 
         `hashed` is the key's hash, if it is known already. Returns the time of the decision that the entry names.
@@ -183,8 +205,10 @@ class PendingTable:
         decided = time.monotonic_ns()
         if hashed is None:
             hashed = key_hash(key)
-        owner = hashed.to_bytes(8, "little") + decided.to_bytes(8, "little") + key.ljust(PENDING_KEY_BYTES, b"\0")
-        body = b"".join((payload, owner, context)).ljust(self._row_bytes - PREFIX_BYTES, b"\0")
+        times = hashed.to_bytes(8, "little") + decided.to_bytes(8, "little")
+        body = b"".join((payload, times, request, key.ljust(PENDING_KEY_BYTES, b"\0"), context)).ljust(
+            self._row_bytes - PREFIX_BYTES, b"\0"
+        )
         # Before the entry is there: who looks must never be told that nothing waits under the key.
         self._filter.add(hashed)
         write_row(self._words, self._raw, start, ticket, body)

@@ -22,6 +22,7 @@ from ..values import all_fit_float32
 
 KEY_BYTES = 64
 PENDING_KEY_BYTES = 128
+REASON_BYTES = 56
 WAIT, SEND = 0, 1
 
 TICKET_BITS = 48
@@ -68,8 +69,9 @@ class RecordLayout:
     probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
     i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
     `pending` is a record followed by `owner_hash` u8 (`key_hash` of the owner), `decided_ns` i8 (time of the decision
-    on the monotonic clock, nanoseconds; negative: before this boot), `owner` S128 (the key that a reward will name) and
-    `context` (opaque bytes with which the application computes the reward), padded.
+    on the monotonic clock, nanoseconds; negative: before this boot), `request` u8 (hash of the id of the request that
+    it answered; 0: none), `reason` S56 (the gate's, if there is a request), `owner` S128 (the key that a reward will
+    name) and `context` (opaque bytes with which the application computes the reward), padded.
     """
 
     features: int
@@ -103,10 +105,12 @@ class RecordLayout:
         tail: list[Any] = [
             ("owner_hash", "<u8"),
             ("decided_ns", "<i8"),
+            ("request", "<u8"),
+            ("reason", f"S{REASON_BYTES}"),
             ("owner", f"S{PENDING_KEY_BYTES}"),
             ("context", f"V{max(1, self.context_bytes)}"),
         ]
-        pad = -(record.itemsize + 16 + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
+        pad = -(record.itemsize + 24 + REASON_BYTES + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
         if pad:
             tail.append(("tail", f"V{pad}"))
         pending = np.dtype([*fields, *tail])

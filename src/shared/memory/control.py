@@ -62,6 +62,7 @@ class Control:
             "boot_id_low": boot & (2**64 - 1),
             "boot_id_high": boot >> 64,
             "created_at": time.time(),
+            "series": int.from_bytes(os.urandom(8), "little"),
             **values,
         }
         copied = {name: value for name, value in header.items() if name in layout.HEADER_FIELDS}

@@ -8,7 +8,7 @@ from this table.
 from __future__ import annotations
 
 MAGIC = int.from_bytes(b"TANDEM\x00\x01", "little")
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 
 MAX_SLOTS = 16
 MAX_LANES = 16
@@ -59,6 +59,7 @@ _WEIGHTS: list[Field] = [
     ("restored_version", "u64", "the version that the newest rollback restored (0: none)"),
     ("rollbacks", "u64", "rollbacks so far"),
     ("first_version", "u64", "experiences decided by versions below this one are not trained on (raised by a reset)"),
+    ("series", "u64", "random number that begins the ids of decisions; saved and restored with the rings"),
 ]
 _SUPERVISOR: list[Field] = [
     ("supervisor.pid", "u64", "process id"),

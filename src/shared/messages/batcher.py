@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Request = tuple[str, Any, str]
-"""Key, observation, territory id."""
+Request = tuple[Any, ...]
+"""Key, observation, territory id, and whatever else the engine takes."""
 
 
 class Batcher:
@@ -39,7 +39,10 @@ class Batcher:
 
     async def decide(self, key: str, observation: Any, territory_id: str = "") -> Any:
         """The decision for one request. Raises what deciding it raised."""
-        request = (key, observation, territory_id)
+        return await self.ask((key, observation, territory_id), self._undelivered)
+
+    async def ask(self, request: Request, undelivered: Callable[[str], None] | None = None) -> Any:
+        """As `decide`; a caller that is cancelled has its decision reported to `undelivered`, if it is given."""
         if self.callers <= 1 and not self._waiting:
             result = self._decide_many([request])[0]
             if isinstance(result, Exception):
@@ -53,8 +56,9 @@ class Batcher:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._undelivered(key)
+            was_decided = future.done() and not future.cancelled() and future.exception() is None
+            if was_decided and undelivered is not None:
+                undelivered(request[0])
             raise
 
     def _decide_waiting(self, loop: asyncio.AbstractEventLoop) -> None:

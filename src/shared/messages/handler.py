@@ -55,7 +55,7 @@ class Decider(Protocol):
     def model_version(self) -> int:
         """The newest published version."""
 
-    def decide_many(self, requests: Sequence[tuple[str, Any, str]]) -> Sequence[Decided | Exception]:
+    def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> Sequence[Decided | Exception]:
         """A decision for each (key, observation, territory id), in their order, or the exception that it met."""
 
     def reward(self, key: str, value: float, final: bool = True) -> bool:

@@ -38,6 +38,9 @@ class Publisher:
         self._version_word = layout.offset("version") >> 3
         self._claims_word = layout.offset("trainer.claims") >> 3
         self._claim: int = self._words[self._claims_word]
+        self._published_words = layout.offset("published_ns") >> 3, layout.offset("published_at") >> 3
+        self._last = -1, -1
+        """Version and number of the last publication of this publisher."""
 
     @property
     def version(self) -> int:
@@ -50,7 +53,10 @@ class Publisher:
 
         Looked up in the slot of the newest version: a publisher that died may have begun another one.
         """
-        newest = self._slots.find(self.version)
+        version = self._words[self._version_word]
+        if version == self._last[0]:
+            return self._last[1]
+        newest = self._slots.find(version)
         return int(self._words[self._slots.sequence_words[newest] + 2]) if newest >= 0 else 0
 
     def publish(self, flat: torch.Tensor, version: int, drawn_ns: int = 0) -> None:
@@ -61,15 +67,16 @@ class Publisher:
         The order of the stores is the protocol. An exception or a kill between any two of them leaves every
         announced version readable. Raises TandemError if another trainer has taken over.
         """
-        if self._words[self._claims_word] != self._claim:
+        words = self._words
+        if words[self._claims_word] != self._claim:
             raise TandemError(
                 f"instance {self._control.instance!r}: another trainer has taken over; nothing is published"
             )
-        if version <= self.version and version != 0:
+        if version <= words[self._version_word] and version != 0:
             raise ValueError(f"version {version} is not above the published version {self.version}")
         number = self.publications + 1 if version else 0
         index = number % self._slots.count
-        slot, words = self._slots.data[index], self._words
+        slot = self._slots.data[index]
         sequence_word = self._slots.sequence_words[index]
         words[sequence_word] = max(0, 2 * version - 1)
         words[sequence_word + 2] = number
@@ -78,5 +85,7 @@ class Publisher:
         words[sequence_word + 1] = checksum(slot)
         words[sequence_word] = 2 * version
         words[self._version_word] = version
-        self._control.set("published_ns", time.monotonic_ns())
-        self._control.set("published_at", time.time())
+        self._last = version, number
+        published_ns, published_at = self._published_words
+        words[published_ns] = time.monotonic_ns()
+        self._control.floats[published_at] = time.time()

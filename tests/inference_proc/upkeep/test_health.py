@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from server_kit import ask, browser_observation
 from tandem.inference_proc.engine import Engine
-from tandem.inference_proc.health import Health
+from tandem.inference_proc.upkeep.health import Health
 from tandem.shared.memory.segments import remove_instance
 from tandem.shared.telemetry.learning_reasons import learning_notices, learning_reasons
 from tandem.supervisor.display import status

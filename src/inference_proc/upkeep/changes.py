@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..shared.memory import layout
-from ..shared.memory.control import Control
+from ...shared.memory import layout
+from ...shared.memory.control import Control
 
 
 class Changes:

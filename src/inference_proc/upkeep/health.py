@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..shared.application import Application
-from ..shared.experiences.lane import Lane
-from ..shared.memory.control import Control
-from ..shared.telemetry.learning_reasons import learning_reasons
+from ...shared.application import Application
+from ...shared.experiences.lane import Lane
+from ...shared.memory.control import Control
+from ...shared.telemetry.learning_reasons import learning_reasons
 
 _RECENT = 60.0
 """Seconds for which a failure on the decision path counts as a reason."""

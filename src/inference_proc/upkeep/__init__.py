@@ -1,0 +1,1 @@
+"""What an engine looks after between decisions: resets, reloads, its health."""

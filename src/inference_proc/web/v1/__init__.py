@@ -1,0 +1,1 @@
+"""Decisions and rewards over plain HTTP: two calls, in any language."""

@@ -1,0 +1,1 @@
+"""Names for what must be counted once: decisions, partial rewards and requests."""
