@@ -128,7 +128,7 @@ class _Source:
 
         instance = Instance(options.instance)
         reader = ReplayReader(instance.control, instance.records)
-        records = reader.recent(reader.capacity)
+        records = reader.recent(reader.capacity * reader.lanes)
         config = instance.config_in_force() if options.config is None else load(config_path(options.config))
         return cls(records, instance.application, config, instance.data_dir / "checkpoints")
 
