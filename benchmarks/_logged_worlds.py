@@ -16,7 +16,7 @@ class TablePolicy:
         self.table = np.asarray(table, np.float64)
         self.name = name
 
-    def head_probabilities(self, observations: Any) -> list[Any]:
+    def head_probabilities(self, observations: Any, allowed: Any = None) -> list[Any]:
         """See `target_policy.Target`."""
         return [self.table[observations.argmax(axis=1)]]
 

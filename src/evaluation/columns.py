@@ -81,7 +81,10 @@ def _pieces(log: LoggedDecisions) -> Iterator[slice]:
 
 
 def _heads(policy: Target, log: LoggedDecisions, piece: slice) -> list[Floats]:
-    heads = policy.head_probabilities(log.observations[piece])
+    masks = None
+    if log.allowed is not None:
+        masks = np.split(log.allowed[piece], np.cumsum(log.sizes)[:-1], axis=1)
+    heads = policy.head_probabilities(log.observations[piece], masks)
     shapes = tuple(head.shape[1] for head in heads)
     if shapes != log.sizes:
         raise EvaluationError(f"{policy.name}: has heads of {list(shapes)} choices, the log's have {list(log.sizes)}")

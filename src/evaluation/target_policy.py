@@ -15,10 +15,14 @@ from ..shared.configuration.config import Config
 from ..shared.errors import CheckpointError
 from ..shared.instance import seeded_model
 from ..shared.learning import meaning_of
+from ..shared.models.estimates import RewardEstimates
 from ..shared.weights.checkpoints import Checkpoint, differing_meaning, read_manifest
 from ..shared.weights.flat_model import FlatModel
 from .errors import EvaluationError
 from .intervals import Floats
+
+Masks = Sequence[NDArray[np.bool_]] | None
+"""Of each head what was allowed, bool[m, size]; None: everything."""
 
 
 class Target(Protocol):
@@ -26,8 +30,11 @@ class Target(Protocol):
 
     name: str
 
-    def head_probabilities(self, observations: NDArray[np.float32]) -> list[Floats]:
-        """The probabilities of each head's choices, float64[m, size], for observations float32[m, F]."""
+    def head_probabilities(self, observations: NDArray[np.float32], allowed: Masks = None) -> list[Floats]:
+        """The probabilities of each head's choices, float64[m, size], for observations float32[m, F].
+
+        `allowed`: bool[m, size] of each head; a choice that is not has probability 0. None: everything is.
+        """
 
 
 class ModelPolicy:
@@ -65,13 +72,21 @@ class ModelPolicy:
         policy.saved_at = float(saved) if isinstance(saved, (int, float)) else 0.0
         return policy
 
-    def head_probabilities(self, observations: NDArray[np.float32]) -> list[Floats]:
+    def head_probabilities(self, observations: NDArray[np.float32], allowed: Masks = None) -> list[Floats]:
         """See Target. Raises EvaluationError if the model fails or gives no distribution."""
         try:
             with torch.no_grad():
                 # A model may write into what it is given.
-                found = self.model(torch.from_numpy(observations.copy()))
-            return [distributions(logits.numpy(), self.temperature, self.floor) for logits in found]
+                rows = torch.from_numpy(observations.copy())
+                # As a server asks it: a model of expected rewards explores among what is allowed.
+                if allowed is not None and isinstance(self.model, RewardEstimates):
+                    found = self.model(rows, torch.from_numpy(allowed[0].copy()))
+                else:
+                    found = self.model(rows)
+            heads = [logits.numpy() for logits in found]
+            if allowed is not None:
+                heads = [np.where(mask, head, np.float32(MASKED)) for mask, head in zip(allowed, heads, strict=True)]
+            return [distributions(logits, self.temperature, self.floor) for logits in heads]
         except EvaluationError as error:
             raise EvaluationError(f"{self.name}: {error}") from None
         except Exception as error:
@@ -105,9 +120,13 @@ class FixedPolicy:
         self.name = name
         self._heads = [np.asarray(head, np.float64) for head in probabilities]
 
-    def head_probabilities(self, observations: NDArray[np.float32]) -> list[Floats]:
+    def head_probabilities(self, observations: NDArray[np.float32], allowed: Masks = None) -> list[Floats]:
         """See Target."""
-        return [np.tile(head, (len(observations), 1)) for head in self._heads]
+        heads = [np.tile(head, (len(observations), 1)) for head in self._heads]
+        if allowed is None:
+            return heads
+        left = [head * mask for head, mask in zip(heads, allowed, strict=True)]
+        return [head / np.maximum(head.sum(axis=1, keepdims=True), 1e-300) for head in left]
 
 
 def joint_probabilities(heads: Sequence[Floats]) -> Floats:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tandem.evaluation.errors import EvaluationError
-from tandem.evaluation.target_policy import ModelPolicy, distributions, joint_probabilities
+from tandem.evaluation.target_policy import FixedPolicy, ModelPolicy, distributions, joint_probabilities
 from tandem.inference_proc.policy import Policy
 from tandem.shared.application import MASKED
 from tandem.shared.configuration.config import Config, parse
 from tandem.shared.errors import CheckpointError
 from tandem.shared.instance import configured_application, seeded_model
 from tandem.shared.learning import meaning_of
+from tandem.shared.models.logits_model import LogitsModel
+from tandem.shared.models.reward_model import RewardModel
 from tandem.shared.weights.checkpoints import CheckpointStore
 from tandem.shared.weights.flat_model import FlatModel
 
@@ -81,3 +85,27 @@ def test_a_checkpoint_of_something_else_is_refused(toy_application: str, tmp_pat
     broken = ModelPolicy("broken", torch.nn.Linear(3, 2))
     with pytest.raises(EvaluationError, match="broken: the model fails"):
         broken.head_probabilities(np.zeros((2, 4), np.float32))
+
+
+@pytest.mark.parametrize("build", [lambda: RewardModel(4, 5), lambda: LogitsModel(4, (5,))])
+def test_what_a_request_did_not_allow_is_never_taken(build: Callable[[], torch.nn.Module]) -> None:
+    """The probabilities are those that a server draws with among what is allowed, of both kinds of models."""
+    torch.manual_seed(3)
+    model = build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        if isinstance(model, RewardModel):
+            model.gamma.fill_(20.0)
+    observations = np.random.default_rng(4).normal(size=(30, 4)).astype(np.float32)
+    masks = np.random.default_rng(5).random((30, 5)) < 0.6
+    masks[:, 2] = True
+    (found,) = ModelPolicy("new", model, 1.5, 0.1).head_probabilities(observations, [masks])
+    server = Policy(model, 1.5, 0.1, seed=1)
+    asked = [SimpleNamespace(offer=SimpleNamespace(masks=[mask])) for mask in masks]
+    for row, draw in enumerate(server.act_many(observations.copy(), asked)):  # type: ignore[arg-type]
+        assert not isinstance(draw, Exception)
+        assert draw.probability == pytest.approx(found[row, draw.action[0]], rel=1e-4)
+    assert (found[~masks] == 0.0).all()
+    (fixed,) = FixedPolicy("even", [[0.2] * 5]).head_probabilities(observations, [masks])
+    assert fixed == pytest.approx(masks / masks.sum(axis=1, keepdims=True))

@@ -14,6 +14,8 @@ from ...shared.experiences.records import SEND
 from ..errors import EvaluationError
 from ..intervals import Floats
 
+NO_OTHER_HEADS = "decisions for a number or among candidates cannot be evaluated, only those of fixed choices"
+
 MOST_CHOICES = 4096
 """Actions (combinations of all heads' choices) up to which they are looked at one by one."""
 
@@ -24,7 +26,8 @@ class LoggedDecisions:
 
     observations float32[n, F], actions int64[n, heads], propensities float64[n] (with which the actions were drawn;
     NaN: not known), rewards float64[n] (actual ones; NaN: none), sent bool[n] (false: the gate held it back, WAIT),
-    timestamps float64[n] (seconds since 1970). `sizes` are the numbers of choices of the heads.
+    timestamps float64[n] (seconds since 1970). `sizes` are the numbers of choices of the heads. `allowed`: which of
+    them each decision had, bool[n, choices of all heads one after the other]; None: all, always.
     """
 
     observations: NDArray[np.float32]
@@ -34,10 +37,13 @@ class LoggedDecisions:
     sent: NDArray[np.bool_]
     timestamps: Floats
     sizes: tuple[int, ...]
+    allowed: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, records: NDArray[Any], heads: Sequence[ActionHead]) -> LoggedDecisions:
         """Those of records (structured array [n], `log.folder`). Raises EvaluationError for an impossible action."""
+        if any(type(head) is not ActionHead for head in heads):
+            raise EvaluationError(NO_OTHER_HEADS)
         ordered = records[np.argsort(records["timestamp"], kind="stable")]
         actions, sizes = ordered["action"].astype(np.int64), tuple(head.size for head in heads)
         wrong = ((actions < 0) | (actions >= np.array(sizes))).any(axis=1)
@@ -54,6 +60,7 @@ class LoggedDecisions:
             sent=ordered["decision"] == SEND,
             timestamps=ordered["timestamp"].astype(np.float64),
             sizes=sizes,
+            allowed=_allowed(ordered, sum(sizes)),
         )
 
     def __len__(self) -> int:
@@ -69,6 +76,7 @@ class LoggedDecisions:
             self.sent[rows],
             self.timestamps[rows],
             self.sizes,
+            None if self.allowed is None else self.allowed[rows],
         )
 
     @property
@@ -92,3 +100,11 @@ class LoggedDecisions:
         for head, size in enumerate(self.sizes):
             index = index * size + self.actions[:, head]
         return index
+
+
+def _allowed(records: NDArray[Any], choices: int) -> NDArray[np.bool_] | None:
+    """What the records say was allowed (see RecordLayout), bool[n, choices]; None if that was everything."""
+    if "allowed" not in (records.dtype.names or ()):
+        return None
+    bits = np.unpackbits(records["allowed"], axis=1, count=choices, bitorder="little").view(np.bool_)
+    return None if bits.all() else bits

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shared.actions.heads import record_sizes
 from ...shared.application import ActionHead, Application
 from ...shared.experiences.records import RecordLayout
 from ..errors import EvaluationError
+from .decisions import NO_OTHER_HEADS
 
 FORMAT = 1
 SCHEMA = "schema.json"
@@ -45,7 +47,7 @@ class LogSchema:
     @property
     def layout(self) -> RecordLayout:
         """The record layout, without what only pending entries need."""
-        return RecordLayout(len(self.features), len(self.heads), len(self.gate_components))
+        return RecordLayout(len(self.features), len(self.heads), len(self.gate_components), **record_sizes(self.heads))
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of `schema.json`."""
@@ -66,6 +68,8 @@ class LogSchema:
             plain = json.loads(path.read_text(encoding="utf-8"))
             if plain["format"] != FORMAT:
                 raise EvaluationError(f"{path}: its format is {plain['format']!r}, this program reads {FORMAT}")
+            if any(len(head) > 3 for head in plain["heads"]):
+                raise EvaluationError(f"{path}: {NO_OTHER_HEADS}")
             heads = tuple(ActionHead(str(name), int(size), tuple(labels)) for name, size, labels in plain["heads"])
             names = tuple(map(str, plain["features"])), tuple(map(str, plain.get("gate_components", ())))
             return cls(str(plain["application"]), names[0], heads, names[1])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tandem.evaluation.errors import EvaluationError
 from tandem.evaluation.log.decisions import LoggedDecisions
-from tandem.shared.application import ActionHead
+from tandem.shared.application import ActionHead, GaussianHead
 from tandem.shared.experiences.records import RecordLayout
 
 HEADS = (ActionHead("place", 5), ActionHead("kind", 2))
 
 
 def records(count: int = 4) -> Any:
-    rows = np.zeros(count, RecordLayout(3, 2, 0).record)
+    rows = np.zeros(count, RecordLayout(3, 2, 0, choices=7).record)
     rows["timestamp"] = np.arange(count)[::-1]
     rows["action"] = [[index % 5, index % 2] for index in range(count)]
     rows["probability"] = 0.25
@@ -52,3 +52,23 @@ def test_an_impossible_action_is_refused() -> None:
     rows["action"][0] = [5, 0]
     with pytest.raises(EvaluationError, match=r"record 3 has the action \[5, 0\]; the heads have \[5, 2\]"):
         LoggedDecisions.of(rows, HEADS)
+
+
+def test_what_was_allowed_is_read() -> None:
+    """Bits become masks of all heads' choices; where everything was allowed there is none; rows keep theirs."""
+    rows = records()
+    rows["allowed"] = RecordLayout(3, 2, 0, choices=7).everything_allowed
+    assert LoggedDecisions.of(rows, HEADS).allowed is None
+    rows["allowed"][0] = np.packbits([1, 1, 0, 0, 0, 1, 0], bitorder="little")
+    log = LoggedDecisions.of(rows, HEADS)
+    assert log.allowed is not None
+    assert log.allowed[3].tolist() == [True, True, False, False, False, True, False]
+    kept = log.take(log.timestamps >= 2).allowed
+    assert kept is not None
+    assert kept.sum(axis=1).tolist() == [7, 3]
+
+
+def test_other_heads_are_refused() -> None:
+    """A number or candidates have no probabilities of fixed choices."""
+    with pytest.raises(EvaluationError, match="a number or among candidates"):
+        LoggedDecisions.of(records(), (GaussianHead("price", 0.0, 1.0),))
