@@ -46,6 +46,9 @@ ROOMS = {
     "inference_proc": {"shared", "inference_proc"},
     "trainer_proc": {"shared", "trainer_proc"},
     "supervisor": {"shared", "supervisor"},
+    "supervisor.commands.evaluate": {"shared", "supervisor", "evaluation"},
+    "evaluation.log": {"shared", "evaluation.errors", "evaluation.intervals"},
+    "evaluation": {"shared", "evaluation"},
     "queen": {"shared", "queen"},
     "testing": {"shared", "inference_proc", "trainer_proc"},
     "gym": {"shared", "testing"},
@@ -136,6 +139,8 @@ def test_imports_go_in_one_direction(path: Path) -> None:
         ("shared/weights/slots.py", "from ..experiences import records"),
         ("shared/telemetry/snapshot.py", "from ..experiences.sampler import ReplayReader"),
         ("queen/protocol.py", "from ..inference_proc.web.service import Service"),
+        ("evaluation/estimators.py", "from ..inference_proc.policy import Policy"),
+        ("supervisor/commands/status.py", "from ...evaluation import estimators"),
     ],
 )
 def test_the_direction_test_can_fail(module: str, line: str) -> None:

@@ -36,3 +36,15 @@ def test_serving_times_every_part_of_a_decision() -> None:
     found = printed("serving.py", "--json", "--quick", "--in-process")
     parts = found["engine_decide_us"]["parts"]
     assert all(parts[name]["p50"] > 0 for name in ("refresh", "features", "reward", "forward", "gate", "record"))
+
+
+def test_evaluations_cover_the_truth_and_refuse_what_cannot_tell() -> None:
+    """`evaluation.py` ends with a summary in which a small world is covered and every unusable log is refused."""
+    found = printed("evaluation.py", "common", "--runs", "2", "--sizes", "1000", "--json")
+    assert found["refused_all"]
+    assert found["least_covered"] >= 0.5
+
+
+def test_trials_end_as_they_must() -> None:
+    """`canary.py`: no trial of the same policy is decided, and all others the right way."""
+    assert printed("canary.py", "--runs", "1", "--decisions", "100000", "--json")["met"]

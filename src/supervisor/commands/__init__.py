@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reset": ("reset", "light", "begin anew with fresh weights"),
     "checkpoint": ("checkpoint", "light", "save the newest weights now"),
     "checkpoints": ("checkpoints", "light", "what is on disk to roll back to"),
+    "evaluate": ("evaluate", "full", "what a checkpoint would have earned on logged decisions"),
     "instances": ("instances", "light", "every instance in shared memory"),
     "clean": ("clean", "light", "remove what dead instances left in shared memory"),
     "config": ("config", "full", "the settings in force and where each comes from"),
