@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import torch
+from _calls_load import FEATURES
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -24,7 +25,7 @@ from tandem.inference_proc.web.service import Service
 from tandem.inference_proc.web.websocket import WebSocketEndpoint
 from tandem.inference_proc.workers.sockets import listen
 
-FEATURES, CHOICES = 28, 10
+CHOICES = 10
 REPLY = {
     "decision_id": "0123456789abcdef-0123456789abcdef",
     "action": [3],

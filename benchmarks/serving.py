@@ -2,7 +2,8 @@
 
 The server runs as `ctl up` starts it, beside a trainer that trains every second. It is kept on one core and the client
 on another, so that decisions_per_s is what one core serves. Each connection sends its next observation when the last
-one is answered. The client speaks just enough WebSocket to cost little itself: its frames are made beforehand, and of
+one is answered. `calls` has the same for an application of 28 numbers and 10 choices, over HTTP and WebSocket, each
+beside an echo on the same server in turns, and the latency at half of what 16 connections reach. The client speaks just enough WebSocket to cost little itself: its frames are made beforehand, and of
 a reply it looks at the type only.
 """
 
@@ -26,22 +27,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 import torch
+from _calls_load import measure as measure_calls
+from _calls_load import text_frame
 from _kit import awake_cores, bench_instance, machine, observations, percentiles, raw_observations, rss_mb, write_config
 from tandem.inference_proc.engine import Engine
 
 CONNECTIONS = (1, 16, 256)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A masked WebSocket text frame (RFC 6455, section 5.2); with a mask of zeros the payload stands as it is."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((0x81, 0x80 | size))
-    elif size < 1 << 16:
-        head = bytes((0x81, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x81, 0xFF)) + size.to_bytes(8, "big")
-    return head + bytes(4) + payload
 
 
 class Player:
@@ -252,6 +243,11 @@ def show(result: dict[str, Any]) -> None:
     for connections, rate in result["decisions_per_s"].items():
         latency = result["latency_ms"][connections]
         print(f"{connections:>12}{rate:14.0f}{latency['p50']:9.2f}{latency['p99']:9.2f}{latency['p999']:10.2f}")
+    for kind, found in result["calls"].items():
+        for connections, ratio in found["ratio"].items():
+            rates = f"{found['per_s'][connections]:.0f}/s, echo {found['echo_per_s'][connections]:.0f}/s"
+            print(f"{kind}, {connections} connections: {rates}, {ratio:.2f} of it")
+        print(f"{kind}, 16 connections at {found['paced_16']['rate']:.0f}/s: p99 {found['paced_16']['p99']:.2f} ms")
     inside = result["engine_decide_us"]
     print(f"in process: p50 {inside['p50']:.1f} us, p99 {inside['p99']:.1f} us")
     for name, part in inside["parts"].items():
@@ -282,6 +278,7 @@ def main() -> int:
     if not options.in_process:
         with awake_cores():
             result |= over_the_wire(seconds)
+            result["calls"] = measure_calls(min(seconds, 4.0))
     # A core that is never at rest needs nobody to keep it awake, and where two cores share their units a spinner on
     # one slows the other.
     result["engine_decide_us"] = in_process(1000 if options.quick else 20_000)

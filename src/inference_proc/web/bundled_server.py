@@ -40,6 +40,7 @@ class BundledServer(uvicorn.Server):
         super().__init__(config)
         quiet_libraries()
         self._service = service
+        service.open_connections = lambda: len(self.server_state.connections)
         self._listener = listener
         self._accepting = Listener(listener, config, self.server_state.connections)
 

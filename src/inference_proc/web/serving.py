@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...shared.messages.handler import MessageHandler
@@ -36,6 +37,8 @@ class Serving:
         self.handler: MessageHandler = (
             GenericHandler(engine, engine.application, config.inference.max_batch) if build is None else build(engine)
         )
+        self.open_connections: Callable[[], int] = lambda: 1
+        """How many HTTP clients may ask at the same time, if the server that carries the service tells."""
         self.started = False
         self._stopping: asyncio.Event | None = None
 

@@ -63,6 +63,7 @@ class Calls:
         self._limit = service.limits.body_bytes
         self._most = engine.config.inference.max_batch
         self._batcher = Batcher(engine.decide_many, self._most)
+        self._service = service
         self._heads = engine.application.heads
         self._has_labels = any(head.labels for head in self._heads)
         self._features = engine.application.features if isinstance(engine.application.encode, PlainFeatures) else None
@@ -95,7 +96,8 @@ class Calls:
 
     async def _answered(self, request: Request, kind: type[T], answer: Callable[[T], Awaitable[Any]]) -> Response:
         """The response to a request whose body is a `kind`."""
-        self._batcher.callers += 1
+        # A call runs to its end before the next one begins: only who is connected says that there may be more.
+        self._batcher.callers = self._service.open_connections()
         try:
             if not self._access.may_change(request.scope):
                 raise Refused(403, "needs the token (Authorization: Bearer ...), or a program on this machine")
@@ -106,8 +108,6 @@ class Calls:
                 self._warn.exception(log, "a call could not be answered")
                 refused = Refused(500, "the policy could not decide for this observation")
             return refused.response()
-        finally:
-            self._batcher.callers -= 1
 
     async def _body(self, request: Request, kind: type[T]) -> T:
         try:
