@@ -79,6 +79,8 @@ class StaticEngine:
             verdict = self._hooks.evaluate(observation, draw.action, turn.key, self.model_version)
             if verdict.send:
                 self._hooks.sent(turn.key, draw.action)
+            if turn.is_single:
+                self._hooks.forget(turn.key)
         return Decision.of(turn.key, draw, verdict, self.model_version, time.time())
 
     def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> list[Decision | Exception]:
@@ -87,7 +89,8 @@ class StaticEngine:
         for request in requests:
             try:
                 turn = as_turn(request)
-                results.append(self.decide(turn.key, turn.observation, turn.territory_id))
+                key = None if turn.is_single else turn.key
+                results.append(self.decide(key, turn.observation, turn.territory_id))
             except Exception as error:
                 results.append(error)
         return results
