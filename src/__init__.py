@@ -11,19 +11,34 @@ from .moved import Finder
 
 __version__ = "0.1.0"
 
-__all__ = ["ActionHead", "Application", "Engine", "Service", "Verdict", "open_engine"]
+__all__ = [
+    "ActionHead",
+    "Application",
+    "CandidateHead",
+    "Choices",
+    "Engine",
+    "GaussianHead",
+    "Service",
+    "Verdict",
+    "open_engine",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .inference_proc.engine import Engine
     from .inference_proc.static import open_engine
     from .inference_proc.web.service import Service
-    from .shared.application import ActionHead, Application, Verdict
+    from .shared.actions.heads import ActionHead, CandidateHead, GaussianHead
+    from .shared.actions.offer import Choices
+    from .shared.application import Application, Verdict
 
 _PLACES = {
     "ActionHead": "shared.application",
     "Application": "shared.application",
+    "CandidateHead": "shared.application",
+    "Choices": "shared.actions.offer",
     "Engine": "inference_proc.engine",
+    "GaussianHead": "shared.application",
     "Service": "inference_proc.web.service",
     "Verdict": "shared.application",
     "open_engine": "inference_proc.static",

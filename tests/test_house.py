@@ -20,6 +20,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 ROOMS = {
     "shared.memory": {"shared.errors"},
     "shared.configuration": {"shared.errors"},
+    "shared.actions": {"shared.errors", "shared.values"},
     "shared.weights": {"shared.memory", "shared.errors", "shared.durable"},
     "shared.experiences": {
         "shared.memory",

@@ -99,7 +99,7 @@ class CoupledTrainer:
     def _one_of_zeros(self) -> Batch:
         heads = len(self._instance.application.heads)
         return Batch(
-            observations=torch.zeros(1, self._instance.records.features, dtype=torch.float32),
+            observations=torch.zeros(1, self._instance.application.inputs, dtype=torch.float32),
             actions=torch.zeros(1, heads, dtype=torch.int64),
             rewards=torch.zeros(1, dtype=torch.float32),
             probabilities=torch.ones(1, dtype=torch.float32),
@@ -121,7 +121,7 @@ class CoupledTrainer:
         ).astype(np.float32)
         kept = self._flat.flat.clone()
         try:
-            result = self._step(make_batch(rows, rewards, _CPU))
+            result = self._step(make_batch(rows, rewards, _CPU, self._instance.records))
             fault = self._find_fault(result, kept)
         except BaseException:
             self._watch.failed()

@@ -21,6 +21,8 @@ class Decision:
     `probability` is that of the whole action, `head_probabilities` of each choice, `confidence` of the first.
     `expected_reward` may be -inf. `version` is the model version that decided. `last_reward` is the actual reward of
     the key's previous decision (None for the first), `recent_rewards` the last ten of the key, oldest first.
+    `labels` has the id of the candidate that was chosen, where there are candidates; `action` has one float where a
+    number is drawn (GaussianHead), and `probability` is its density then.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Decision:
     last_reward: float | None = None
     last_components: dict[str, float] | None = None
     recent_rewards: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
     series: int = 0
     ticket: int = 0
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ..shared.actions.offer import Choices
 from ..shared.application import Gate
 from ..shared.errors import TandemError
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import SEND, WAIT
-from ..shared.features import FeatureEncoder
 from ..shared.instance import Instance
 from ..shared.memory.claim import Refusal, disown_after_fork
 from ..shared.memory.interruptible_lock import OwnedLock
@@ -37,7 +36,7 @@ from .feedback import Feedback
 from .live_model import LivePolicy
 from .policy import Draw, Policy
 from .recorder import Recorder
-from .turn import Turn, as_turn, make_turn, without_repetition
+from .turn import Turn, TurnEncoder, as_turn, make_turn, without_repetition
 from .upkeep.changes import Changes
 from .upkeep.health import Health
 
@@ -65,7 +64,7 @@ class Engine(Feedback):
         self.control = instance.control
         self.config = instance.config
         self.application = instance.application
-        self._encoder = FeatureEncoder(self.application.encode, self.application.features)
+        self._encoder = TurnEncoder(self.application)
         rules = instance.reward_rules()
         self.lane = Lane.claim(self.control, instance.records, self.config.trainer.lock_timeout, rules)
         self._live = LivePolicy.of(instance, self.lane)
@@ -141,20 +140,31 @@ class Engine(Feedback):
         return self._live.flat.model
 
     def decide(
-        self, key: str | None, observation: Any, territory_id: str = "", request_id: str | None = None
+        self,
+        key: str | None,
+        observation: Any,
+        territory_id: str = "",
+        request_id: str | None = None,
+        *,
+        allowed: Any = None,
+        candidates: Any = None,
     ) -> Decision:
         """Decide for one observation of `key`, and record the decision.
 
         If the application computes rewards, the key's previous decision is completed by this observation first.
         `territory_id` is what the experience will carry (default: the key). Without a key (None) the decision stands
         alone, and is rewarded by its id. While a decision waits for its reward, another call with its `request_id`
-        returns it again, in whatever process and with the probability as recorded, and decides nothing.
+        returns it again, in whatever process and with the probability as recorded, and decides nothing. `allowed` and
+        `candidates` are those of Choices.
 
-        Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text and for an
-        observation that is not F finite numbers (naming the feature) or that the application cannot encode;
-        FloatingPointError if the policy's logits are not numbers or mask every choice; PolicyUnavailable.
+        Raises ValueError, before anything is recorded or remembered, for a key or territory that is no text, for an
+        observation that is not F finite numbers (naming the feature) or that the application cannot encode, and if
+        nothing that exists is allowed; FloatingPointError if the policy's logits are not numbers or mask every choice;
+        PolicyUnavailable.
         """
         turn = make_turn(key, observation, territory_id, request_id)
+        if allowed is not None or candidates is not None:
+            turn.choices = Choices(allowed, candidates)
         self._decide_batch([turn])
         decision = turn.result
         if type(decision) is not Decision:
@@ -187,11 +197,11 @@ class Engine(Feedback):
         with self._lock:
             self._notice_reset()
             self._recorder.collect()
-            encoded, features = self._encode(self._without_answered(turns))
+            encoded, features = self._encoder.encode(self._without_answered(turns))
             for turn in encoded:
                 self._remember(turn)
             # The model gets a copy: what is recorded is what was encoded, whatever happens to either.
-            draws = self._live.act(features.copy()) if encoded else ()
+            draws = self._live.act(features.copy(), encoded) if encoded else ()
             try:
                 for turn, draw in zip(encoded, draws, strict=True):
                     turn.result = self._settle(turn, draw) if isinstance(draw, Draw) else draw
@@ -208,20 +218,6 @@ class Engine(Feedback):
             if turn.request:
                 turn.result = self._recorder.answered(turn)
         return [turn for turn in turns if turn.result is None]
-
-    def _encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
-        """The turns that can be encoded, and their features float32[B, F]; the others get their exception."""
-        features = np.empty((len(turns), self._encoder.width), np.float32)
-        encoded: list[Turn] = []
-        for turn in turns:
-            turn.features = features[len(encoded)]
-            try:
-                self._encoder.write(turn.observation, turn.features)
-            except Exception as error:
-                turn.result = error
-            else:
-                encoded.append(turn)
-        return encoded, features if len(encoded) == len(features) else features[: len(encoded)]
 
     def _remember(self, turn: Turn) -> None:
         """Recall the turn's key, and complete its previous decision with the reward that the observation brings."""
@@ -261,7 +257,7 @@ class Engine(Feedback):
         if turn.is_single:
             # A gate that remembers keys would remember one more with every decision.
             self._hooks.forget(turn.key)
-        return turn.decided() if turn.rival is None else self._recorder.decision_of(turn.rival)
+        return turn.decided() if turn.rival is None else self._recorder.decision_of(turn.rival, turn.choices)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.

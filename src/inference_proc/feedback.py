@@ -81,7 +81,7 @@ class Feedback:
         the next observation rewards nothing. False if the key's last decision was not this action. Raises ValueError
         for a key that is no text and an action that is not whole numbers.
         """
-        key, choices = as_text("key", key), as_action(action)
+        key, choices = as_text("key", key), as_action(action, bool(self.lane.records.values))
         with self._lock:
             remembered = self._recorder.known(key)
             if remembered is None or not remembered.executed or remembered.action != choices:

@@ -21,7 +21,7 @@ from ..shared.weights.flat_model import FlatModel
 from ..shared.weights.freshness import Freshness
 from ..shared.weights.slots import Slots
 from ..shared.weights.subscriber import Look, Subscriber
-from .policy import Draw, Policy
+from .policy import Asked, Draw, Policy
 
 _IN_PLACE_TRIES = 4
 _TAKEN: Final = Look.TAKEN  # by names of their own, since they are read before every decision (see Look)
@@ -127,7 +127,7 @@ class LivePolicy:
         """Version of the weights in use."""
         return self._model.version
 
-    def act(self, features: NDArray[Any]) -> Sequence[Draw | Exception]:
+    def act(self, features: NDArray[Any], asked: Sequence[Asked] = ()) -> Sequence[Draw | Exception]:
         """Draw an action for each of `features` (float32[B, F]), all with the same version's weights."""
         for _ in range(_IN_PLACE_TRIES):
             self.refresh()
@@ -135,7 +135,7 @@ class LivePolicy:
                 self._told = self._model.version
                 if not self.is_trained_here:
                     self.freshness.taken(self._model.drawn_ns())
-            draws = self.policy.act_many(features)
+            draws = self.policy.act_many(features, asked)
             if self._model.is_whole():
                 return draws
             self._count("refresh_misses")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..shared.actions.heads import GaussianHead, gaussian_head
+from ..shared.actions.number import draw_number
+from ..shared.actions.offer import Offer
 from ..shared.application import MASKED, ActionHead
 from ..shared.configuration.config import InferenceConfig
+from ..shared.models.estimates import RewardEstimates
 from ..shared.values import FLOAT32_TINY
 from ..shared.weights.parameter_arrays import method_infer
 
@@ -45,6 +51,27 @@ class Draw:
         return Draw(self.action, self.head_probabilities, FLOAT32_TINY)
 
 
+Masks = Sequence[NDArray[np.bool_]]
+"""Of each head which choices are allowed, bool[size]."""
+
+
+class Asked(Protocol):
+    """A request, as far as it says what is allowed; None: everything."""
+
+    offer: Offer | None
+
+
+def _masks(asked: Asked) -> Masks | None:
+    return None if asked.offer is None else asked.offer.masks
+
+
+def among(heads: Sequence[NDArray[np.float32]], masks: Masks | None) -> Sequence[NDArray[np.float32]]:
+    """The heads' logits float32[size], MASKED where a choice is not allowed."""
+    if masks is None:
+        return heads
+    return [np.where(mask, logits, np.float32(MASKED)) for mask, logits in zip(masks, heads, strict=True)]
+
+
 def log_probability(head_probabilities: Sequence[float]) -> float:
     """Natural logarithm of the product of what the heads' choices were drawn with."""
     return math.fsum(math.log(max(probability, sys.float_info.min)) for probability in head_probabilities)
@@ -69,7 +96,10 @@ class Policy:
     ) -> None:
         self.model = model.eval()
         self._infer = method_infer(model)
+        self._takes_allowed = isinstance(model, RewardEstimates)
+        self._infer_takes_allowed = self._infer is not None and "allowed" in inspect.signature(self._infer).parameters
         self._head_names = tuple(head_names)
+        self._number: GaussianHead | None = None
         self.temperature = temperature
         self.floor = floor
         self.rng = np.random.default_rng(seed)
@@ -78,42 +108,76 @@ class Policy:
     def configured(cls, model: torch.nn.Module, settings: InferenceConfig, heads: Sequence[ActionHead]) -> Policy:
         """The policy of a model for these action heads, with the settings of an instance."""
         seed = None if settings.seed < 0 else settings.seed
-        return cls(model, settings.temperature, settings.exploration_floor, seed, [head.name for head in heads])
+        names = [head.name for head in heads]
+        policy = cls(model, settings.temperature, settings.exploration_floor, seed, names)
+        policy._number = gaussian_head(heads)
+        return policy
 
-    def act(self, features: NDArray[np.float32]) -> Draw:
+    def act(self, features: NDArray[np.float32], asked: Sequence[Asked] = ()) -> Draw:
         """Draw an action for one observation, float32[F]. Raises what `act_many` gives in its place."""
-        draw = self.act_many(features[np.newaxis])[0]
+        draw = self.act_many(features[np.newaxis], asked)[0]
         if isinstance(draw, Exception):
             raise draw
         return draw
 
-    def act_many(self, features: NDArray[np.float32]) -> list[Draw | Exception]:
-        """Draw an action for each observation of float32[B, F], in one forward pass.
+    def act_many(self, features: NDArray[np.float32], asked: Sequence[Asked] = ()) -> list[Draw | Exception]:
+        """Draw an action for each observation of float32[B, F], in one forward pass; `asked` says what is allowed.
 
         One for which the model raises or gives no distribution gets its exception in its place (FloatingPointError if
         the logits are not numbers or every choice is masked). It is tried once more alone, as are all of a batch that
         the model raises for: what is wrong with one must not fail another. The model may write into `features`.
         """
         if len(features) == 1:
-            return [self._act_alone(features)]
+            return [self._act_alone(features, _masks(asked[0]) if asked else None)]
         kept = features.copy()
+        masks = [_masks(turn) for turn in asked] or [None] * len(features)
         try:
-            logits = self._forward(features)
-            draws: list[Draw | None] = [self._try_draw([head[row] for head in logits]) for row in range(len(features))]
+            logits = self._forward(features, self._joint_mask(masks))
+            draws: list[Draw | None] = [
+                self._try_draw(among([head[row] for head in logits], masks[row])) for row in range(len(features))
+            ]
         except Exception:
             draws = [None] * len(features)
-        return [self._act_alone(kept[row : row + 1]) if draw is None else draw for row, draw in enumerate(draws)]
+        return [
+            self._act_alone(kept[row : row + 1], masks[row]) if draw is None else draw for row, draw in enumerate(draws)
+        ]
 
-    def _act_alone(self, features: NDArray[np.float32]) -> Draw | Exception:
+    def _joint_mask(self, masks: Sequence[Masks | None]) -> torch.Tensor | None:
+        """For a model that takes what is allowed, bool[B, K] of its one head; None if everything is."""
+        if not self._takes_allowed:
+            return None
+        known = next((given[0] for given in masks if given is not None), None)
+        if known is None:
+            return None
+        everything = np.ones_like(known)
+        return torch.from_numpy(np.stack([everything if given is None else given[0] for given in masks]))
+
+    def _act_among(self, features: NDArray[np.float32], masks: Masks) -> Draw:
+        """Draw for one observation, float32[1, F], among what is allowed. Raises ValueError if the model masks that."""
+        if self._infer is None or (self._takes_allowed and not self._infer_takes_allowed):
+            heads: Sequence[Any] = [head[0] for head in self._forward(features, self._joint_mask([masks]))]
+        elif self._takes_allowed:
+            heads = self._infer(features[0], masks[0])  # type: ignore[call-arg]
+        else:
+            heads = self._infer(features[0])
+        heads = among(heads, masks)
+        for index, logits in enumerate(heads):
+            if np.max(logits) <= MASKED / 2:
+                raise ValueError(f"allowed: the model masks every choice of head {self._head_name(index)} that is")
+        return self._draw(heads)
+
+    def _act_alone(self, features: NDArray[np.float32], masks: Masks | None = None) -> Draw | Exception:
         """`act_many` for one observation, float32[1, F]."""
         try:
+            if masks is not None:
+                return self._act_among(features, masks)
             if self._infer is not None:
                 return self._draw(self._infer(features[0]))
             return self._draw([head[0] for head in self._forward(features)])
         except Exception as error:
             return error
 
-    def _forward(self, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _forward(self, features: NDArray[np.float32], allowed: torch.Tensor | None = None) -> list[NDArray[np.float32]]:
         model = self.model
         if model.training:
             # Whoever was given the model left it so: batch statistics and dropout are for training.
@@ -123,7 +187,8 @@ class Policy:
         was_enabled = torch.is_grad_enabled()
         try:
             torch.set_grad_enabled(False)
-            return [logits.detach().numpy() for logits in model(torch.from_numpy(features))]
+            rows = torch.from_numpy(features)
+            return [logits.detach().numpy() for logits in (model(rows) if allowed is None else model(rows, allowed))]
         finally:
             try:
                 torch.set_grad_enabled(was_enabled)
@@ -138,6 +203,12 @@ class Policy:
             return None
 
     def _draw(self, heads: Sequence[NDArray[np.float32]]) -> Draw:
+        if self._number is not None:
+            mean, deviation = heads[0].tolist()
+            number, density = draw_number(
+                self._number, (mean, deviation), self.rng.random, self.temperature, self.floor
+            )
+            return Draw((number,), (density,), density)  # type: ignore[arg-type]
         action: list[int] = []
         probabilities, joint = [], 1.0
         try:

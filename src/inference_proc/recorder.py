@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..shared.actions.offer import Choices, named
 from ..shared.configuration.config import Config
 from ..shared.experiences.earnings import RewardRules
 from ..shared.experiences.experience import WAIT_FLOOR
@@ -28,6 +29,7 @@ from ..shared.experiences.records import (
     PENDING_KEY_BYTES,
     SEND,
     WAIT,
+    RecordLayout,
     decode_key,
     encode_key,
     is_finite_record,
@@ -81,7 +83,7 @@ class Recorder:
     def _from_entry(self, encoded: bytes, entry: np.void) -> Remembered:
         dtype = self._context_dtype
         context = None if dtype is None else np.frombuffer(entry["context"].tobytes(), dtype, 1).reshape(())
-        return Remembered(encoded, deque(maxlen=10), context, tuple(int(choice) for choice in entry["action"]), True)
+        return Remembered(encoded, deque(maxlen=10), context, _action(self.lane.records, entry), True)
 
     def reconfigure(self, config: Config) -> None:
         """Change what may change while the instance runs."""
@@ -92,16 +94,20 @@ class Recorder:
     def answered(self, turn: Turn) -> Decision | None:
         """The decision that waits since the turn's request was answered, by this process or another."""
         entry = self.requests.find(turn.request)
-        return None if entry is None else self.decision_of(entry)
+        return None if entry is None else self.decision_of(entry, turn.choices)
 
-    def decision_of(self, entry: np.void) -> Decision:
-        """The decision that a pending entry stands for, as it was answered: probabilities are those of the record."""
+    def decision_of(self, entry: np.void, choices: Choices | None = None) -> Decision:
+        """The decision that a pending entry stands for, as it was answered: probabilities are those of the record.
+
+        An entry does not hold the name of the candidate that was chosen: it is found among those of `choices`.
+        """
         probability, first = float(entry["probability"]), float(entry["confidence"])
         heads = len(entry["action"])
         others = (probability / first,) if heads == 2 else (math.nan,) * (heads - 1)
         return Decision(
             key=decode_key(bytes(entry["owner"])),
-            action=tuple(int(choice) for choice in entry["action"]),
+            action=_action(self.lane.records, entry),
+            labels=_labels(self.lane.records, entry, choices),
             probability=probability,
             head_probabilities=(first, *others),
             confidence=first,
@@ -257,7 +263,10 @@ class Recorder:
         values: tuple[Any, ...] | None = None
         if is_finite_record(turn.features, expected, *components):
             values = (turn.version, turn.timestamp, expected, math.nan, draw.probability, confidence, decision)
-            values = (*values, draw.action, turn.features, components, place)
+            action, offered = draw.action, b"" if turn.offer is None else turn.offer.packed
+            if lane.records.values:
+                action, offered = (0,), lane.records.of_number(action[0])
+            values = (*values, action, turn.features, components, place, offered)
         writer = lane.acquire()
         if writer is None:
             return True
@@ -333,3 +342,14 @@ class Recorder:
             return True
         self._next_expiry = now + _EXPIRY_INTERVAL
         return False
+
+
+def _action(records: RecordLayout, entry: np.void) -> tuple[Any, ...]:
+    """The action of a pending entry, as the host got it."""
+    return tuple(entry["value" if records.values else "action"].tolist())
+
+
+def _labels(records: RecordLayout, entry: np.void, choices: Choices | None) -> tuple[str, ...]:
+    if not records.candidates or choices is None:
+        return ()
+    return named(choices.candidates, int(entry["candidate_ids"][int(entry["action"][0])]))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..shared.actions.heads import gaussian_head
+from ..shared.actions.offer import Choices
 from ..shared.configuration.config import Config, load
 from ..shared.errors import CheckpointError, SegmentInvalid, SegmentMissing
-from ..shared.features import FeatureEncoder
 from ..shared.ids.rewards_by_id import Outcome
 from ..shared.instance import configured_application, load_newest, seeded_model
 from ..shared.learning import meaning_of
@@ -29,7 +30,7 @@ from .application_hooks import ApplicationHooks
 from .decision import Decision
 from .engine import Engine
 from .policy import Policy
-from .turn import as_action, as_turn, make_turn
+from .turn import Turn, TurnEncoder, as_action, as_turn, make_turn
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class StaticEngine:
         self._hooks = ApplicationHooks(self.application, self._handled)
         self.gate = self._hooks.gate
         self._lock = OwnedLock()
-        self._encoder = FeatureEncoder(self.application.encode, self.application.features)
+        self._encoder = TurnEncoder(self.application)
         self._warn = RateLimit(10.0)
 
     def get_model_for_inference(self) -> torch.nn.Module:
@@ -68,29 +69,39 @@ class StaticEngine:
         return self.policy.model
 
     def decide(
-        self, key: str | None, observation: Any, territory_id: str = "", request_id: str | None = None
+        self,
+        key: str | None,
+        observation: Any,
+        territory_id: str = "",
+        request_id: str | None = None,
+        *,
+        allowed: Any = None,
+        candidates: Any = None,
     ) -> Decision:
         """Decide for one observation of `key`. Raises what `Engine.decide` raises."""
         turn = make_turn(key, observation, territory_id, request_id)
-        features = np.empty(self._encoder.width, np.float32)
+        turn.choices = Choices(allowed, candidates)
+        return self._decide(turn)
+
+    def _decide(self, turn: Turn) -> Decision:
+        features = np.empty(self.application.inputs, np.float32)
         with self._lock:
-            self._encoder.write(observation, features)
-            draw = self.policy.act(features)
-            verdict = self._hooks.evaluate(observation, draw.action, turn.key, self.model_version)
+            self._encoder.write(turn, features)
+            draw = self.policy.act(features, (turn,))
+            verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, self.model_version)
             if verdict.send:
                 self._hooks.sent(turn.key, draw.action)
             if turn.is_single:
                 self._hooks.forget(turn.key)
-        return Decision.of(turn.key, draw, verdict, self.model_version, time.time())
+        labels = () if turn.offer is None else turn.offer.labels(draw.action)
+        return Decision.of(turn.key, draw, verdict, self.model_version, time.time(), labels=labels)
 
     def decide_many(self, requests: Sequence[tuple[Any, ...]]) -> list[Decision | Exception]:
         """`decide` for several (key, observation, territory_id); an exception in its decision's place."""
         results: list[Decision | Exception] = []
         for request in requests:
             try:
-                turn = as_turn(request)
-                key = None if turn.is_single else turn.key
-                results.append(self.decide(key, turn.observation, turn.territory_id))
+                results.append(self._decide(as_turn(request)))
             except Exception as error:
                 results.append(error)
         return results
@@ -123,7 +134,7 @@ class StaticEngine:
     def failed(self, key: str, action: tuple[int, ...]) -> bool:
         """False: nothing waits. Raises ValueError as `Engine.failed` does."""
         as_text("key", key)
-        as_action(action)
+        as_action(action, gaussian_head(self.application.heads) is not None)
         return False
 
     def forget(self, key: str) -> None:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.application import Verdict
+from ..shared.actions.offer import Choices, Offer, OfferReader
+from ..shared.application import Application, Verdict
+from ..shared.features import FeatureEncoder
 from ..shared.ids.reward_journal import id_hash
 from ..shared.values import as_text, described
 from .decision import Decision
@@ -37,10 +39,12 @@ class Turn:
     `remembered` is what the key's last decision left, `last_components` those of the reward that this observation
     brought it (None: it brought none). `is_single`: the key was made up for this turn. `request` is the hash of the
     request's id (0: it has none), `rival` the entry of the decision with which another process answered it meanwhile.
-    `features` are float32[F], nobody else's memory; `result` is what the host gets or what is raised.
+    `features` are float32[F], nobody else's memory; `result` is what the host gets or what is raised. `choices` are
+    what the host allows, as it says so, and `offer` what that comes to (None: everything).
     """
 
     __slots__ = (
+        "choices",
         "context",
         "draw",
         "features",
@@ -48,6 +52,7 @@ class Turn:
         "key",
         "last_components",
         "observation",
+        "offer",
         "remembered",
         "request",
         "result",
@@ -69,6 +74,8 @@ class Turn:
     context: NDArray[Any] | None
 
     def __init__(self, key: str, observation: Any, territory_id: str, is_single: bool = False) -> None:
+        self.choices: Choices | None = None
+        self.offer: Offer | None = None
         self.key = key
         self.observation = observation
         self.territory_id = territory_id
@@ -93,20 +100,22 @@ class Turn:
             recent_rewards=rewards,
             series=self.series,
             ticket=self.ticket,
+            labels=() if self.offer is None else self.offer.labels(self.draw.action),
         )
 
 
 class DecideRequest(NamedTuple):
-    """What `Engine.decide_many` is asked: a plain tuple of the first three does as well.
+    """What `Engine.decide_many` is asked: a plain tuple of the first three does as well, also with Choices behind them.
 
     Without a key (None) the decision gets one of its own, and is found again by its id. While its decision waits, a
-    request with the same `request_id` gets the same decision.
+    request with the same `request_id` gets the same decision. `choices` are what is allowed, if not everything is.
     """
 
     key: str | None
     observation: Any
     territory_id: str = ""
     request_id: str | None = None
+    choices: Choices | None = None
 
 
 def make_turn(key: Any, observation: Any, territory_id: Any, request_id: Any = None) -> Turn:
@@ -127,19 +136,69 @@ def make_turn(key: Any, observation: Any, territory_id: Any, request_id: Any = N
 
 
 def as_turn(request: Any) -> Turn:
-    """The turn of a DecideRequest or (key, observation, territory_id). Raises ValueError as `make_turn`, or if it is
-    none.
+    """The turn of a DecideRequest, or of (key, observation, territory_id) with Choices behind them if it has any.
+
+    Raises ValueError as `make_turn`, or if it is none.
+    """
+    request_id = choices = None
+    try:
+        if len(request) == 3:
+            key, observation, territory_id = request
+        elif len(request) == 4 and isinstance(request[3], Choices):
+            key, observation, territory_id, choices = request
+        else:
+            key, observation, territory_id, request_id, choices = (*request, None) if len(request) == 4 else request
+        if choices is not None and not isinstance(choices, Choices):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"request: {described(request)}; it must be (key, observation, territory_id), and if it allows less than"
+            " everything a Choices behind them"
+        ) from None
+    turn = make_turn(key, observation, territory_id, request_id)
+    turn.choices = choices
+    return turn
+
+
+class TurnEncoder:
+    """Makes what the model is given out of what the host passed: features and, where there are any, candidates."""
+
+    def __init__(self, application: Application) -> None:
+        self._features = FeatureEncoder(application.encode, application.features)
+        self._offers = OfferReader(application.heads)
+        self._width, self._inputs = self._features.width, application.inputs
+
+    def encode(self, turns: Sequence[Turn]) -> tuple[list[Turn], NDArray[np.float32]]:
+        """The turns that can be encoded, and their inputs float32[B, F and more]; the others get their exception."""
+        inputs = np.empty((len(turns), self._inputs), np.float32)
+        encoded: list[Turn] = []
+        for turn in turns:
+            try:
+                self.write(turn, inputs[len(encoded)])
+            except Exception as error:
+                turn.result = error
+            else:
+                encoded.append(turn)
+        return encoded, inputs if len(encoded) == len(inputs) else inputs[: len(encoded)]
+
+    def write(self, turn: Turn, row: NDArray[np.float32]) -> None:
+        """Encode one turn into `row`, whose beginning are its features. Raises ValueError and what `encode` raises."""
+        turn.features = row if self._width == self._inputs else row[: self._width]
+        self._features.write(turn.observation, turn.features)
+        if turn.choices is not None or self._offers.is_needed:
+            offer = turn.offer = self._offers.read(turn.choices)
+            if offer is not None and offer.inputs is not None:
+                row[self._width :] = offer.inputs
+
+
+def as_action(action: Any, is_number: bool = False) -> tuple[int, ...]:
+    """An action that the host names, as the engine draws them. Raises ValueError unless it is whole numbers, or one
+    number of any kind if that `is_number`.
     """
     try:
-        key, observation, territory_id, request_id = (*request, None) if len(request) == 3 else request
-    except (TypeError, ValueError):
-        raise ValueError(f"request: {described(request)}; it must be (key, observation, territory_id)") from None
-    return make_turn(key, observation, territory_id, request_id)
-
-
-def as_action(action: Any) -> tuple[int, ...]:
-    """An action that the host names, as the engine draws them. Raises ValueError unless it is whole numbers."""
-    try:
+        if is_number:
+            (number,) = action
+            return (float(number),)  # type: ignore[return-value]
         return tuple([index(choice) for choice in action])
     except Exception:
         raise ValueError(f"action: {described(action)}; it must be the choices that were decided, as (3, 1)") from None

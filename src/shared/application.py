@@ -17,23 +17,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .actions.heads import ActionHead as ActionHead
+from .actions.heads import CandidateHead as CandidateHead
+from .actions.heads import GaussianHead as GaussianHead
+from .actions.heads import check_heads, input_width
 from .errors import ApplicationError
 from .features import PlainFeatures
-from .models.default import DefaultModel
+from .models.default import DefaultModel, with_inputs
 from .modules import describe, import_beside
 from .values import MASKED as MASKED
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class ActionHead:
-    """One categorical choice of an action: its name, its number of choices, their labels if they have any."""
-
-    name: str
-    size: int
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,9 +138,11 @@ class Application:
     reward_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        check_heads(self.name, self.heads)
         if self.build_model is _DEFAULT:
-            sizes = [head.size for head in self.heads]
-            object.__setattr__(self, "build_model", DefaultModel(len(self.features), sizes))
+            object.__setattr__(self, "build_model", DefaultModel.of(len(self.features), self.heads))
+        else:
+            object.__setattr__(self, "build_model", with_inputs(self.build_model, len(self.features), self.heads))
         if isinstance(self.encode, PlainFeatures):
             object.__setattr__(self, "encode", PlainFeatures(self.features))
         if self.reward_range is None:
@@ -157,6 +154,11 @@ class Application:
                 "lower one first"
             )
 
+    @property
+    def inputs(self) -> int:
+        """Numbers that a model is given of one request: the features, and with a CandidateHead those of candidates."""
+        return input_width(len(self.features), self.heads)
+
 
 def check_forward(model: torch.nn.Module, application: Application) -> None:
     """Raises ApplicationError, naming the first difference, unless `forward` returns what the heads promise."""
@@ -167,11 +169,9 @@ def check_forward(model: torch.nn.Module, application: Application) -> None:
     was_training = model.training
     try:
         with torch.inference_mode():
-            found = model.eval()(torch.zeros(2, len(application.features)))
+            found = model.eval()(torch.zeros(2, application.inputs))
     except Exception as error:
-        raise ApplicationError(
-            f"{promise}; for float32 [2, {len(application.features)}] it raises {error!r}"
-        ) from error
+        raise ApplicationError(f"{promise}; for float32 [2, {application.inputs}] it raises {error!r}") from error
     model.train(was_training)
     if isinstance(found, torch.Tensor) or not hasattr(found, "__len__"):
         raise ApplicationError(f"{promise}; it returns one {type(found).__name__}, not a tuple")

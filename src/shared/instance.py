@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
+from .actions.heads import record_sizes, schema_of
 from .application import Application, load_application
 from .configuration.config import Config, parse, read_reloaded
 from .errors import ApplicationError, CheckpointError, LayoutMismatch, TandemError
@@ -36,7 +37,7 @@ from .memory.ownership import be_private
 from .memory.segments import check_instance, list_segments, segment_path
 from .model_checks.check import checked_model
 from .model_checks.witness import Witness, witness
-from .models.default import DefaultModel, EstimatingModel
+from .models.default import DefaultModel, EstimatingModel, check_estimable
 from .saved_state import WEIGHTS, SavedState, SavedStateUnusable, find_saved, put_aside, restore
 from .weights.checkpoints import MAX_VERSION, CheckpointStore, differing_meaning, load_tensors
 from .weights.finite import became_not_finite
@@ -60,6 +61,7 @@ def record_layout(application: Application) -> RecordLayout:
         heads=len(application.heads),
         components=len(application.gate_components),
         context_bytes=0 if context is None else context.itemsize,
+        **record_sizes(application.heads),
     )
 
 
@@ -83,9 +85,10 @@ def with_model_for(application: Application, learner: str) -> Application:
             f" one action head, and there are {len(sizes)}; choose policy_gradient"
         )
     if learner == "reward_regression" and own:
+        check_estimable(application.name, application.heads[0])
         build: Any = EstimatingModel(application.build_model, features, sizes[0])
     elif learner == "policy_gradient" and not own:
-        build = DefaultModel(features, sizes, as_logits=True)
+        build = DefaultModel.of(features, application.heads, as_logits=True)
     else:
         return application
     return dataclasses.replace(application, build_model=build)
@@ -212,7 +215,7 @@ def _schema(
     return {
         "application": application.name,
         "features": list(application.features),
-        "heads": [[head.name, head.size, list(head.labels)] for head in application.heads],
+        "heads": schema_of(application.heads),
         "gate_components": list(application.gate_components),
         "meaning": meaning_of(config.trainer, application),
         "records": record_layout(application).schema(),
@@ -313,10 +316,9 @@ class Instance:
         self._check(schema)
 
     def _check(self, schema: dict[str, Any]) -> None:
-        heads = [[head.name, head.size, list(head.labels)] for head in self.application.heads]
         for what, theirs, ours in (
             ("features", schema["features"], list(self.application.features)),
-            ("action heads", schema["heads"], heads),
+            ("action heads", schema["heads"], schema_of(self.application.heads)),
             ("gate components", schema["gate_components"], list(self.application.gate_components)),
             ("record layout", schema["records"], self.records.schema()),
         ):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .application import MASKED, ActionHead, Application
 from .configuration.config import ContinuousTrainingConfig
 from .errors import ApplicationError
-from .experiences.records import SEND
+from .experiences.records import SEND, RecordLayout
 from .memory.layout import HISTORY_COLUMNS
 from .models.default import DefaultModel, EstimatingModel
 from .modules import describe, import_beside
@@ -27,7 +27,9 @@ class Batch:
     """Completed experiences as tensors on the learner's device.
 
     observations float32[B, F], actions int64[B, heads], rewards float32[B] (training rewards), probabilities
-    float32[B] (with which the actions were drawn), sent bool[B].
+    float32[B] (with which the actions were drawn), sent bool[B], allowed bool[B, choices] (which of the heads' choices
+    were, one head's after the other's; None: all). With a CandidateHead also candidates float32[B, M, C] and mask
+    bool[B, M] (which of them there were), with a GaussianHead values float32[B, 1] (the numbers drawn).
     """
 
     observations: torch.Tensor
@@ -35,9 +37,20 @@ class Batch:
     rewards: torch.Tensor
     probabilities: torch.Tensor
     sent: torch.Tensor
+    allowed: torch.Tensor | None = None
+    candidates: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """What a model is given: the observations, and behind them candidates and mask if there are any."""
+        if self.candidates is None or self.mask is None:
+            return self.observations
+        return torch.cat([self.observations, self.candidates.flatten(1), self.mask.to(torch.float32)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,14 @@ def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(logits, dim=1)
 
 
+def given_allowed(heads: Sequence[torch.Tensor], allowed: torch.Tensor | None) -> list[torch.Tensor]:
+    """The heads' logits, each float32[B, size], MASKED where a choice was not allowed (bool[B, choices]; None: all)."""
+    if allowed is None:
+        return list(heads)
+    masks = torch.split(allowed, [logits.shape[1] for logits in heads], dim=1)
+    return [torch.where(mask, logits, MASKED) for mask, logits in zip(masks, heads, strict=True)]
+
+
 def copied_state(learner: Learner) -> dict[str, torch.Tensor]:
     """A copy of the learner's state; nothing if it has none (some have none before their first step)."""
     try:
@@ -158,8 +179,10 @@ def training_rewards(rows: NDArray[Any], config: ContinuousTrainingConfig, gated
     return np.where(rows["decision"] == SEND, sent, blocked).astype(np.float32)
 
 
-def make_batch(rows: NDArray[Any], rewards: NDArray[np.float32], device: torch.device) -> Batch:
-    """Records (structured [B]) and their training rewards as tensors."""
+def make_batch(
+    rows: NDArray[Any], rewards: NDArray[np.float32], device: torch.device, records: RecordLayout | None = None
+) -> Batch:
+    """Records (structured [B]) and their training rewards as tensors; with their layout also what was allowed."""
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
@@ -170,7 +193,18 @@ def make_batch(rows: NDArray[Any], rewards: NDArray[np.float32], device: torch.d
         rewards=tensor(rewards),
         probabilities=tensor(rows["probability"]),
         sent=tensor(rows["decision"] == SEND),
+        **({} if records is None else {name: tensor(array) for name, array in _offered(rows, records).items()}),
     )
+
+
+def _offered(rows: NDArray[Any], records: RecordLayout) -> dict[str, NDArray[Any]]:
+    allowed = records.allowed(rows)
+    found = {"allowed": allowed}
+    if records.candidates:
+        found |= {"candidates": rows["candidates"], "mask": allowed}
+    if records.values:
+        found["values"] = rows["value"]
+    return found
 
 
 def history_row(

@@ -90,6 +90,9 @@ class ExperienceReplayBuffer:
         numbers = (expected, experience.probability, experience.nn_confidence, experience.timestamp, actual or 0.0)
         if observation.size != records.features or len(components) != records.components:
             return None
+        if records.candidates or records.values:
+            # It has no room for them: such decisions are made by an engine, or added as records.
+            return None
         if not is_finite_record(observation, *numbers, *components):
             return None
         with contextlib.suppress(struct.error, ValueError, TypeError, OverflowError):
@@ -113,8 +116,8 @@ class ExperienceReplayBuffer:
         """Add many records at once and return how many were taken; the others were rejected and counted.
 
         `rows` is a structured array [n] of dtype `instance.records.record` with everything filled in but sequence,
-        checksum and ticket. A SEND without an actual reward (NaN) waits for it under its key. 0 if the lock was not to
-        be had in time. Raises TypeError for another dtype.
+        checksum and ticket; where `allowed` is all zeros, everything was. A SEND without an actual reward (NaN) waits
+        for it under its key. 0 if the lock was not to be had in time. Raises TypeError for another dtype.
         """
         records = self.instance.records
         if rows.dtype != records.record:
@@ -131,6 +134,8 @@ class ExperienceReplayBuffer:
                 return 0
             numbered = rows.copy()
             numbered["ticket"] = writer.next_tickets(len(rows))
+            unsaid = ~numbered["allowed"].any(axis=1)
+            numbered["allowed"][unsaid] = records.everything_allowed
             taken = int(np.count_nonzero(finite))
             writer.count("rejected", len(rows) - taken)
             blocked = int(np.count_nonzero(waits & finite))

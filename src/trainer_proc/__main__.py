@@ -50,7 +50,7 @@ def _step_on_zeros(trainer: ContinuousTrainer) -> None:
     rows, device = trainer.config.batch_size, trainer.device
     learner.step(
         Batch(
-            observations=torch.zeros(rows, trainer.instance.records.features, dtype=torch.float32, device=device),
+            observations=torch.zeros(rows, trainer.instance.application.inputs, dtype=torch.float32, device=device),
             actions=torch.zeros(rows, len(heads), dtype=torch.int64, device=device),
             rewards=torch.zeros(rows, dtype=torch.float32, device=device),
             probabilities=torch.ones(rows, dtype=torch.float32, device=device),

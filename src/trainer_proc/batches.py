@@ -61,7 +61,7 @@ class Batches:
 
     def tensors(self, rows: NDArray[Any], rewards: NDArray[np.float32]) -> Batch:
         """The batch that a learner takes, on the device where training runs."""
-        return make_batch(rows, rewards, self._device)
+        return make_batch(rows, rewards, self._device, self._reader.records)
 
     def learned(self, rows: NDArray[Any], result: StepResult) -> None:
         """Tell a strategy that draws by loss what the losses were."""

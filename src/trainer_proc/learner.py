@@ -18,9 +18,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..shared.actions.heads import gaussian_head
 from ..shared.application import MASKED, ActionHead
 from ..shared.configuration.config import ContinuousTrainingConfig
-from ..shared.learning import Batch, StepResult, log_probabilities
+from ..shared.learning import Batch, StepResult, given_allowed, log_probabilities
+from ..shared.models.gaussian import log_density
 from ..shared.weights.finite import is_finite
 from .flat_leaf import Joined, adam_state, descend, load_adam_state
 
@@ -65,6 +67,7 @@ class PolicyGradient:
         self.model = model
         self.heads = heads
         self.config = config
+        self._number = gaussian_head(heads)
         self._choose_parameters()
         self.baseline: Baseline | None = None
         self._joined_values: Joined | None = None
@@ -97,12 +100,7 @@ class PolicyGradient:
         baseline = self.baseline or self._add_baseline(batch.observations.shape[1], batch.observations.device)
         if [parameter.requires_grad for parameter in self._all] != self._trained:
             self._choose_again()
-        log_probability = torch.zeros_like(batch.rewards)
-        entropy = torch.zeros((), device=batch.rewards.device)
-        for head, logits in enumerate(self.model(batch.observations)):
-            log_head = log_probabilities(logits)
-            log_probability = log_probability + log_head.gather(1, batch.actions[:, head : head + 1].long()).squeeze(1)
-            entropy = entropy - (log_head.exp() * log_head).sum(dim=1).mean()
+        log_probability, entropy = self._probabilities(batch)
         rewards = self._bounded(batch.rewards)
         error = rewards - baseline(batch.observations)
         with torch.no_grad():
@@ -119,6 +117,24 @@ class PolicyGradient:
         clipped = float((ratio > config.importance_clip).float().mean())
         each = losses.detach().cpu().numpy()
         return StepResult(float(policy_loss.detach()), float(entropy.detach()), norm, clipped, each)
+
+    def _probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log probabilities (of a number: densities) of the actions by today's policy, float32[B], and its mean
+        entropy, both given what was allowed.
+        """
+        log_probability = torch.zeros_like(batch.rewards)
+        entropy = torch.zeros((), device=batch.rewards.device)
+        if self._number is not None:
+            parameters = self.model(batch.inputs)[0]
+            middle = batch.rewards.new_full((len(batch), 1), (self._number.low + self._number.high) / 2)
+            values = middle if batch.values is None else batch.values
+            log_probability, spread = log_density(parameters, values[:, 0], self._number)
+            return log_probability, spread.mean()
+        for head, logits in enumerate(given_allowed(self.model(batch.inputs), batch.allowed)):
+            log_head = log_probabilities(logits)
+            log_probability = log_probability + log_head.gather(1, batch.actions[:, head : head + 1].long()).squeeze(1)
+            entropy = entropy - (log_head.exp() * log_head).sum(dim=1).mean()
+        return log_probability, entropy
 
     def _bounded(self, rewards: Tensor) -> Tensor:
         """The rewards, those far from all others cut off: float32[B]."""

@@ -179,7 +179,7 @@ class ContinuousTrainer:
             self.watch.skipped(self.buffer.reader.size(), self.config.min_batch_size)
             return 0
         started, last = time.perf_counter(), steps[-1]
-        fault = self.candidate.find_fault(last.batch.observations, len(steps))
+        fault = self.candidate.find_fault(last.batch.inputs, len(steps))
         if fault is not None:
             self.metrics.count("refused")
             self.watch.refused(last.result.loss)

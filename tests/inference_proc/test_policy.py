@@ -9,8 +9,11 @@ from types import FrameType
 import numpy as np
 import pytest
 import torch
-from tandem.inference_proc.policy import Policy
+from tandem.inference_proc.policy import Draw, Policy
+from tandem.shared.actions.offer import Offer
 from tandem.shared.application import MASKED
+from tandem.shared.models.logits_model import LogitsModel
+from tandem.shared.models.reward_model import RewardModel
 
 
 class Fixed(torch.nn.Module):
@@ -195,3 +198,64 @@ def test_an_interrupted_pass_does_not_disturb_a_later_one() -> None:
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
     assert line > 20
+
+
+class _Asked:
+    def __init__(self, *masks: list[bool] | None) -> None:
+        arrays = [np.array(mask) for mask in masks if mask is not None]
+        self.offer = Offer(b"", arrays) if arrays else None
+
+
+def _estimates(choices: int) -> RewardModel:
+    model = RewardModel(2, choices)
+    model.constant.copy_(torch.arange(choices, dtype=torch.float32) / choices)
+    model.gamma.fill_(20.0)
+    return model
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.2])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("way", ["infer", "forward", "many", "logits"])
+def test_draws_among_the_allowed_have_the_probability_that_is_told(way: str, temperature: float, floor: float) -> None:
+    """As often as told, never another choice, and by the rule that would hold if there were no others."""
+    model: torch.nn.Module = LogitsModel(2, (5,)) if way == "logits" else _estimates(5)
+    fewer: torch.nn.Module = LogitsModel(2, (3,)) if way == "logits" else _estimates(3)
+    kept = [0, 2, 3]
+    with torch.no_grad():
+        if way == "logits":
+            model.heads[0].bias.copy_(torch.tensor([0.3, 9.0, -0.5, 1.0, 9.0]))  # type: ignore[union-attr,index]
+            fewer.heads[0].bias.copy_(torch.tensor([0.3, -0.5, 1.0]))  # type: ignore[union-attr,index]
+        else:
+            fewer.constant.copy_(model.constant[kept])  # type: ignore[union-attr,index]
+    policy, plain = (Policy(each, temperature, floor, seed=3) for each in (model, fewer))
+    if way in ("forward", "many"):
+        policy._infer = None
+    asked = _Asked([index in kept for index in range(5)])
+    row = np.zeros((1, 2), np.float32)
+    expected = plain.distribution(plain._forward(row)[0][0])
+    taken = np.zeros(5)
+    for _ in range(3000 if way != "many" else 600):
+        rows, all_asked = (row, [asked]) if way != "many" else (np.repeat(row, 6, axis=0), [asked] * 5 + [_Asked()])
+        for draw in policy.act_many(rows.copy(), all_asked)[:5]:
+            assert isinstance(draw, Draw)
+            taken[draw.action[0]] += 1
+            assert draw.probability == pytest.approx(expected[kept.index(draw.action[0])], rel=1e-4)
+    assert taken[kept] / 3000 == pytest.approx(expected, abs=0.04)
+    assert taken.sum() == taken[kept].sum() == 3000
+
+
+def test_what_the_model_masks_stays_masked() -> None:
+    """If nothing that is allowed is left, a ValueError says so; other requests of the batch are decided."""
+    model = LogitsModel(2, (2, 3))
+    with torch.no_grad():
+        model.heads[1].bias[0] = MASKED  # type: ignore[index]
+    policy = Policy(model, seed=1, head_names=("first", "second"))
+    rows = np.zeros((3, 2), np.float32)
+    asked = [_Asked([True, True], [True, False, False]), _Asked(), _Asked([False, True], [True, True, False])]
+    draws = policy.act_many(rows, asked)
+    assert isinstance(draws[0], ValueError)
+    assert "head 'second'" in str(draws[0])
+    assert isinstance(draws[1], Draw)
+    assert isinstance(draws[2], Draw)
+    assert draws[2].action == (1, 1)
+    assert draws[2].probability == pytest.approx(1.0)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -230,6 +231,34 @@ def test_the_kept_state_of_another_model_is_set_aside(toy_instance: Callable[...
     create_instance(first.name, first.config)
     assert Instance(first.name).control.get("version") == 0
     assert len(list(folder.parent.glob("kept.other-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("older", "said"),
+    [
+        (lambda state: state.update(layout_version=5), r"layout version 5; this program has \d"),
+        (
+            lambda state: state["fingerprint"]["records"].pop("choices"),
+            "saved with another records; the rings start empty",
+        ),
+    ],
+)
+def test_what_an_older_record_layout_kept_is_set_aside_by_name(
+    toy_instance: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    older: Callable[[dict[str, Any]], Any],
+    said: str,
+) -> None:
+    """Of a program before choices could be forbidden, say: what it saved is kept under a name that says so."""
+    first = toy_instance()
+    folder = stop(filled(first))
+    state = unseal((folder / "state.json").read_bytes())
+    older(state)
+    (folder / "state.json").write_bytes(seal(state))
+    create_instance(first.name, first.config)
+    assert ExperienceReplayBuffer(Instance(first.name)).get_stats()["size"] == 0
+    assert re.search(said, caplog.text)
+    assert [path.name.partition("-")[0] for path in folder.parent.glob("kept.*")] == ["kept.other"]
 
 
 def test_a_folder_that_nobody_may_rename_in_is_left_out(

@@ -32,7 +32,9 @@ class RecordTensors:
     """The fields of gathered words (int64 [n, words per record], on any device) as tensors that share their memory.
 
     observations float32[n, features], actions int32[n, heads], expected, actual (NaN: none), probabilities, confidences
-    float32[n], versions int64[n], sent bool[n].
+    float32[n], versions int64[n], sent bool[n], and, copied, allowed bool[n, choices]. With a CandidateHead also
+    candidates float32[n, M, C] and mask bool[n, M] (which of them there were; copies), with a GaussianHead values
+    float32[n, 1].
     """
 
     def __init__(self, records: RecordLayout, words: torch.Tensor) -> None:
@@ -50,3 +52,21 @@ class RecordTensors:
         self.confidences = floats[:, at("confidence")]
         self.versions = words[:, at("version") // 2]
         self.sent = integers[:, at("decision")] == SEND
+        self.allowed = _bits(records, words)
+        self.candidates: torch.Tensor | None = None
+        self.mask: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
+        if records.candidates:
+            begin, shape = at("candidates"), (records.candidates, records.candidate_features)
+            self.candidates = floats[:, begin : begin + shape[0] * shape[1]].reshape(-1, *shape)
+            self.mask = self.allowed
+        if records.values:
+            self.values = floats[:, at("value") : at("value") + records.values]
+
+
+def _bits(records: RecordLayout, words: torch.Tensor) -> torch.Tensor:
+    """The choices that were allowed, bool[n, choices], of words int64[n, words per record]."""
+    begin = int(records.record.fields["allowed"][1])  # type: ignore[index]
+    chunk = words.view(torch.uint8)[:, begin : begin + -(-records.choices // 8)]
+    shifts = torch.arange(8, dtype=torch.uint8, device=words.device)
+    return ((chunk[:, :, None] >> shifts) & 1).bool().flatten(1)[:, : records.choices]

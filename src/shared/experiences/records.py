@@ -67,7 +67,10 @@ class RecordLayout:
     `record` fields: sequence u8, checksum u8, ticket u8 (names the decision: lane and count), version u8 (the
     weights that decided), timestamp f8 (seconds since 1970), expected_reward f4, actual_reward f4 (NaN: none),
     probability f4 (with which the action was drawn), confidence f4, decision u4 (0 WAIT, 1 SEND), action
-    i4[heads], observation f4[features], components f4[components], key S64, and padding to whole words.
+    i4[heads], observation f4[features], components f4[components], key S64, value f4[1] (a GaussianHead's number; with
+    one only), candidates f4[M, C] and candidate_ids u8[M] (`key_hash` of their ids; with a CandidateHead only), allowed
+    u1[(choices + 7) // 8] (bit c % 8 of byte c // 8 says whether choice c was allowed, the heads' choices one after the
+    other, or whether candidate c was there), and padding to whole words.
     `pending` is a record followed by `owner_hash` u8 (`key_hash` of the owner), `decided_ns` i8 (time of the decision
     on the monotonic clock, nanoseconds; negative: before this boot), `request` u8 (hash of the id of the request that
     it answered; 0: none), `reason` S56 (the gate's, if there is a request), `owner` S128 (the key that a reward will
@@ -78,9 +81,14 @@ class RecordLayout:
     heads: int
     components: int
     context_bytes: int = 0
+    choices: int = 0
+    candidates: int = 0
+    candidate_features: int = 0
+    values: int = 0
 
     def __post_init__(self) -> None:
-        body = f"<QQd4fI{self.heads}i{4 * self.features}s{self.components}f{KEY_BYTES}s"
+        offered = np.dtype(self._offered_fields()).itemsize
+        body = f"<QQd4fI{self.heads}i{4 * self.features}s{self.components}f{KEY_BYTES}s{offered}s"
         size = PREFIX_BYTES + struct.calcsize(body)
         pad = -size % 8
         fields: list[Any] = [
@@ -99,6 +107,7 @@ class RecordLayout:
             ("components", "<f4", (self.components,)),
             ("key", f"S{KEY_BYTES}"),
         ]
+        fields += self._offered_fields()
         if pad:
             fields.append(("padding", f"V{pad}"))
         record = np.dtype(fields)
@@ -113,14 +122,24 @@ class RecordLayout:
         pad = -(record.itemsize + 24 + REASON_BYTES + PENDING_KEY_BYTES + max(1, self.context_bytes)) % 8
         if pad:
             tail.append(("tail", f"V{pad}"))
-        pending = np.dtype([*fields, *tail])
         object.__setattr__(self, "record", record)
-        object.__setattr__(self, "pending", pending)
+        object.__setattr__(self, "pending", np.dtype([*fields, *tail]))
         object.__setattr__(self, "_payload", struct.Struct(f"{body}{record.itemsize - size}x"))
+        object.__setattr__(self, "everything", self.everything_allowed.tobytes().rjust(offered, b"\0"))
+
+    def _offered_fields(self) -> list[Any]:
+        most, fields = self.candidates, list[Any]()
+        if self.values:
+            fields.append(("value", "<f4", (self.values,)))
+        if most:
+            fields += [("candidates", "<f4", (most, self.candidate_features)), ("candidate_ids", "<u8", (most,))]
+        return [*fields, ("allowed", "u1", (-(-self.choices // 8),))]
 
     record: np.dtype[Any] = None  # type: ignore[assignment]
     pending: np.dtype[Any] = None  # type: ignore[assignment]
     _payload: struct.Struct = None  # type: ignore[assignment]
+    everything: bytes = b""
+    """`offered` of a decision for which every choice was allowed."""
 
     # Many parameters: the columns of a record, in their order; an object in between would cost a third of the packing.
     def pack(
@@ -137,8 +156,10 @@ class RecordLayout:
         observation: NDArray[np.float32],
         components: Sequence[float],
         key: bytes,
+        offered: bytes = b"",
     ) -> bytes:
-        """The payload of a record: everything after the checksum.
+        """The payload of a record: everything after the checksum. `offered`: value, candidates, their ids and what was
+        allowed (default: everything).
 
         Raises struct.error or ValueError for a value that does not fit.
         """
@@ -157,7 +178,22 @@ class RecordLayout:
             observation.tobytes(),
             *components,
             key,
+            offered or self.everything,
         )
+
+    @property
+    def everything_allowed(self) -> NDArray[np.uint8]:
+        """The field `allowed` of a decision for which every choice was allowed: uint8[(choices + 7) // 8]."""
+        return np.packbits(np.ones(self.choices, np.bool_), bitorder="little")
+
+    def of_number(self, number: float) -> bytes:
+        """`offered` of a decision for this number."""
+        return _FLOAT.pack(number) + self.everything[_FLOAT.size :]
+
+    def allowed(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """What was allowed when these records (structured [n]) were decided: bool[n, choices]."""
+        bits = np.unpackbits(rows["allowed"], axis=1, count=self.choices, bitorder="little")
+        return bits.view(np.bool_)
 
     def schema(self) -> dict[str, int]:
         """What another process needs to rebuild this layout."""
@@ -166,6 +202,10 @@ class RecordLayout:
             "heads": self.heads,
             "components": self.components,
             "context_bytes": self.context_bytes,
+            "choices": self.choices,
+            "candidates": self.candidates,
+            "candidate_features": self.candidate_features,
+            "values": self.values,
         }
 
 

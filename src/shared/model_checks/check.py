@@ -91,7 +91,7 @@ class _Check:
         self.application = application
         self.config = config
         self.folder = folder
-        self.observations = [torch.zeros(2, len(application.features))]
+        self.observations = [torch.zeros(2, application.inputs)]
 
     def run(self, other_process: Witness | None) -> None:
         """Raise ApplicationError for the first fault."""
@@ -120,7 +120,7 @@ class _Check:
 
     def _choose_observations(self) -> None:
         """Those of several kinds that the model takes, and what it gives for each: always the same, and numbers."""
-        random, features = np.random.default_rng(0), len(self.application.features)
+        random, features = np.random.default_rng(0), self.application.inputs
         kinds = (
             np.ones((2, features)),
             random.random((4, features)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,25 @@ FARTHEST = 8.0
 """Scaled features are cut off here, in deviations."""
 _LEAST = 1e-30
 """Probabilities of choices that may be taken are at least this before the logarithm is taken."""
+
+
+class Taken(Protocol):
+    """Of a batch what tells which of its choices were taken (see `shared.learning.Batch`)."""
+
+    @property
+    def observations(self) -> Tensor: ...
+
+    @property
+    def actions(self) -> Tensor: ...
+
+    @property
+    def allowed(self) -> Tensor | None: ...
+
+    @property
+    def values(self) -> Tensor | None: ...
+
+    @property
+    def inputs(self) -> Tensor: ...
 
 
 class RewardEstimates(nn.Module):
@@ -63,9 +84,25 @@ class RewardEstimates(nn.Module):
         joint = self.share * network + nn.functional.linear(scaled, self.linear, self.constant)
         return torch.where(network <= MASKED / 2, network, joint)
 
-    def forward(self, observations: Tensor) -> tuple[Tensor]:
-        """Log probabilities of the choices, (float32[B, K],); MASKED for those that must not be taken."""
+    def taken(self, batch: Taken) -> tuple[Tensor, Tensor]:
+        """What `network` is to be shown of experiences, float32[B, F], and which of its choices was taken, int64[B]."""
+        return batch.observations, batch.actions[:, 0].long()
+
+    def entropy(self, network: Tensor, scaled: Tensor, batch: Taken) -> Tensor:
+        """Mean entropy (nats) of the policy in the situations of a batch, from what the network expects, float32[B, K],
+        and the scaled features float32[B, F]: float32[].
+        """
+        values = self.with_linear(network, scaled)
+        return mean_entropy(values if batch.allowed is None else torch.where(batch.allowed, values, MASKED), self.gamma)
+
+    def forward(self, observations: Tensor, allowed: Tensor | None = None) -> tuple[Tensor]:
+        """Log probabilities of the choices, (float32[B, K],); MASKED for those that must not be taken.
+
+        `allowed` (bool[B, K]): among which to choose; None: among all.
+        """
         values = self.values(observations)
+        if allowed is not None:
+            values = torch.where(allowed, values, MASKED)
         logits = torch.log(inverse_gap_weights(values, self.gamma).clamp_min(_LEAST))
         return (torch.where(values <= MASKED / 2, MASKED, logits),)
 
@@ -80,19 +117,29 @@ class RewardEstimates(nn.Module):
         scaled: NDArray[np.float32] = far.clip(-FARTHEST, FARTHEST).astype(np.float32)
         return scaled
 
-    def logits_array(self, network: NDArray[np.float32], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits_array(
+        self, network: NDArray[np.float32], scaled: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """`forward` of one observation, in numpy, from what the network expects, float32[K], and the scaled features
-        float32[F]: float32[K].
+        float32[F]: float32[K]. `allowed` (bool[K]): among which to choose; None: among all.
         """
         arrays = self._scale()
+        if allowed is not None:
+            network = np.where(allowed, network, np.float32(MASKED))
         masked = network <= MASKED / 2 if network.min() <= MASKED / 2 else None
         values = arrays["linear"] @ scaled
         values += arrays["constant"]
         values += arrays["share"] * network
+        return self.explored(values, masked)
+
+    def explored(self, values: NDArray[np.float32], masked: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """Log probabilities float32[K] of choices of these expected rewards float32[K], in numpy; `masked` ones
+        (bool[K]) must not be taken.
+        """
         if masked is not None:
             values[masked] = MASKED
         best = int(values.argmax())
-        gamma = max(float(arrays["gamma"][0]), 0.0)
+        gamma = max(float(self._scale()["gamma"][0]), 0.0)
         count = len(values) if masked is None else len(values) - int(np.count_nonzero(masked))
         weights = 1.0 / (count + gamma * (values[best] - values))
         if masked is not None:
@@ -103,6 +150,12 @@ class RewardEstimates(nn.Module):
         if masked is not None:
             logits[masked] = MASKED
         return logits
+
+
+def mean_entropy(values: Tensor, gamma: Tensor) -> Tensor:
+    """Mean entropy (nats) of inverse gap weighting for expected rewards float32[B, K]: float32[]."""
+    weights = inverse_gap_weights(values, gamma)
+    return -(weights * weights.clamp_min(_LEAST).log()).sum(dim=1).mean()
 
 
 def in_deviations(observations: Tensor, centre: Tensor, inverse: Tensor) -> Tensor:

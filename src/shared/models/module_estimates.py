@@ -36,9 +36,11 @@ class ModuleEstimates(RewardEstimates):
         own: Tensor = self.module(observations)[0]
         return torch.where(own <= MASKED / 2, own, own + linear)
 
-    def _infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
-        """`forward` for one observation float32[F] by the module's own `infer`: (float32[K],)."""
+    def _infer(
+        self, features: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32]]:
+        """`forward` for one observation float32[F] and what is allowed, bool[K], by the module's own `infer`."""
         scaled = self.scaled_array(features)
         linear = self._direct()["weight"] @ scaled
         own = np.asarray(self.module.infer(features)[0])  # type: ignore[operator]
-        return (self.logits_array(np.where(own <= MASKED / 2, own, own + linear), scaled),)
+        return (self.logits_array(np.where(own <= MASKED / 2, own, own + linear), scaled, allowed),)

@@ -32,8 +32,10 @@ class RewardModel(RewardEstimates):
         values: Tensor = self.out(torch.relu(self.hidden(scaled))) + self.direct(scaled)
         return values
 
-    def infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
-        """`forward` for one observation float32[F], in numpy: (float32[K],)."""
+    def infer(
+        self, features: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32]]:
+        """`forward` for one observation float32[F] and what is allowed, bool[K], in numpy: (float32[K],)."""
         arrays, scaled = self._arrays(), self.scaled_array(features)
         hidden = arrays["hidden.weight"] @ scaled
         hidden += arrays["hidden.bias"]
@@ -41,4 +43,4 @@ class RewardModel(RewardEstimates):
         values = arrays["out.weight"] @ hidden
         values += arrays["out.bias"]
         values += arrays["direct.weight"] @ scaled
-        return (self.logits_array(values, scaled),)
+        return (self.logits_array(values, scaled, allowed),)

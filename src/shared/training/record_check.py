@@ -30,4 +30,7 @@ class RecordCheck:
         fine = numbers & np.isfinite(rows["observation"]).all(axis=1) & (rows["decision"] <= SEND)
         fine &= ((action >= 0) & (action < self._sizes)).all(axis=1)
         fine &= (rows["ticket"] < self._tickets) & (rows["version"] < _VERSIONS)
+        for field in ("candidates", "value"):
+            if field in (rows.dtype.names or ()):
+                fine &= np.isfinite(rows[field]).reshape(len(rows), -1).all(axis=1)
         return None if fine.all() else ~fine

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...shared.application import Application
+from ...shared.application import ActionHead, Application
 from ...shared.experiences.records import SEND
 from ...shared.memory.control import Control
 from ...shared.weights.flat_model import FlatModel
@@ -79,6 +79,7 @@ class ChoiceWatch:
     def __init__(self, control: Control, flat: FlatModel, application: Application) -> None:
         self._control = control
         self._flat = flat
+        self._kinds = application.heads
         self._sizes = [head.size for head in application.heads]
         self._features = len(application.features)
         self._restart()
@@ -92,7 +93,7 @@ class ChoiceWatch:
         self._heads = {
             index: _Head(size, features)
             for index, size in enumerate(self._sizes)
-            if size > 1 and size * features <= _LARGEST
+            if size > 1 and size * features <= _LARGEST and type(self._kinds[index]) is ActionHead
         }
         self._control.set("trainer.abandoned", 0)
 

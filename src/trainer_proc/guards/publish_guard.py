@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ...shared.actions.heads import gaussian_head
 from ...shared.application import ActionHead
 from ...shared.configuration.config import ContinuousTrainingConfig
 from ...shared.learning import log_probabilities
@@ -127,10 +128,11 @@ class PublishGuard:
 
     def _collapse(self, in_force: torch.Tensor, observations: torch.Tensor) -> str | None:
         limit = self.config.guard_min_entropy
-        # A model that estimates rewards never gives a choice up, however sure it is.
+        # A model that estimates rewards never gives a choice up, however sure it is, and a number has no choices.
         if (
             not limit
             or isinstance(self.flat.model, RewardEstimates)
+            or gaussian_head(self.heads) is not None
             or self._entropy(observations[:_GLANCE]) >= 2 * limit
         ):
             return None

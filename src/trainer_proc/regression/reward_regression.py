@@ -19,7 +19,7 @@ from ...shared.application import ActionHead
 from ...shared.configuration.config import ContinuousTrainingConfig
 from ...shared.errors import ApplicationError
 from ...shared.learning import Batch, StepResult
-from ...shared.models.estimates import RewardEstimates, inverse_gap_weights
+from ...shared.models.estimates import RewardEstimates
 from ...shared.values import MASKED
 from ...shared.weights.finite import is_finite
 from ..flat_leaf import Joined, adam_state, descend, load_adam_state
@@ -76,11 +76,12 @@ class RewardRegression:
         with torch.no_grad():
             if not float(self.rewards.count):
                 self._add_rewards(batch)
-            rewards, choices = self._in_deviations(batch).double(), batch.actions[:, 0].long()
+            rewards = self._in_deviations(batch).double()
+            observations, choices = self.model.taken(batch)
             if self._observed:
-                self._judge(batch.observations, choices, rewards)
+                self._judge(observations, choices, rewards)
             mean, spread = self._scale()
-            linear.add(batch.observations, choices, rewards * spread + mean)
+            linear.add(observations, choices, rewards * spread + mean)
             linear.solve(mean, spread)
             self._shares = None
 
@@ -101,31 +102,31 @@ class RewardRegression:
     def step(self, batch: Batch) -> StepResult:
         """One gradient step on a batch."""
         model = self.model
-        self._rescale(batch)
+        observations, choices = model.taken(batch)
+        self._rescale(observations)
         with torch.no_grad():
             self._add_rewards(batch)
             target = self._in_deviations(batch)
-            scaled = model.scaled(batch.observations)
-        network = model.network(batch.observations)
-        taken = network.gather(1, batch.actions[:, :1].long()).squeeze(1)
+            scaled = model.scaled(observations)
+        network = model.network(observations)
+        taken = network.gather(1, choices[:, None]).squeeze(1)
         # The model may mask by now what it once took.
         losses = torch.where(taken <= MASKED / 2, 0.0, taken - target).square()
         loss = losses.mean()
         norm = descend(loss, [self._joined], self.optimiser, self.config.gradient_clip)
         with torch.no_grad():
-            weights = inverse_gap_weights(model.with_linear(network, scaled), model.gamma)
-            entropy = -(weights * weights.clamp_min(1e-30).log()).sum(dim=1).mean()
+            entropy = model.entropy(network, scaled, batch)
         each = losses.detach().cpu().numpy()
         return StepResult(float(loss.detach()), float(entropy), norm, 0.0, each)
 
-    def _rescale(self, batch: Batch) -> None:
+    def _rescale(self, observations: Tensor) -> None:
         """Follow the data with the model's scaling and exploration."""
         model = self.model
         with torch.no_grad():
-            self.inputs.add(batch.observations)
+            self.inputs.add(observations)
             model.centre.copy_(self.inputs.mean)
             model.inverse.copy_(self.inputs.inverse)
-            model.gamma.fill_(_SHARPNESS * math.sqrt(max(self.experiences, len(batch))))
+            model.gamma.fill_(_SHARPNESS * math.sqrt(max(self.experiences, len(observations))))
             self._combine()
 
     def _combine(self) -> None:

@@ -143,10 +143,11 @@ def decisions(rows: NDArray[Any], heads: tuple[ActionHead, ...]) -> dict[str, An
 def _recent(rows: NDArray[Any], names: list[str], heads: tuple[ActionHead, ...]) -> list[dict[str, Any]]:
     """The newest decisions, newest first."""
     listed = []
+    drawn = "value" if "value" in (rows.dtype.names or ()) else "action"
     for row in rows[-_LISTED:][::-1]:
         choices = {
             name: head.labels[choice] if head.labels else choice
-            for name, head, choice in zip(names, heads, row["action"].tolist(), strict=True)
+            for name, head, choice in zip(names, heads, row[drawn].tolist(), strict=True)
         }
         listed.append(
             {
