@@ -10,6 +10,8 @@ from typing import Any
 
 AGAIN = frozenset({429, 502, 503, 504})
 """Statuses after which the same call is sent again."""
+NOT_TAKEN = frozenset({429, 503})
+"""Those of them after which it is certain that the call did nothing."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
@@ -88,6 +90,14 @@ def reward(
     if not final:
         body["reward_id"] = reward_id or uuid.uuid4().hex
     return body
+
+
+def is_idempotent(body: Mapping[str, Any]) -> bool:
+    """True if the server counts a call once, also if it is sent again after it was taken and the answer was lost.
+
+    A reward by key is not such a call: by then another decision may wait under the key.
+    """
+    return "key" not in body or "request_id" in body
 
 
 def pauses(tries: int) -> Iterator[float]:

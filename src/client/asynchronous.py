@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from . import answers
-from .answers import AGAIN, ApiError, Decision
-from .synchronous import content
+from .answers import ApiError, Decision
+from .synchronous import content, retries
 
 
 class AsyncClient:
@@ -50,13 +50,14 @@ class AsyncClient:
         return [answer if isinstance(answer, ApiError) else bool(answer["matched"]) for answer in found]
 
     async def _call(self, path: str, body: dict[str, Any]) -> Any:
+        again, unanswered = retries(body)
         for pause in answers.pauses(self._tries):
             try:
                 response = await self._http.post(path, json=body)
-            except httpx.TransportError:
+            except unanswered:
                 pass
             else:
-                if response.status_code not in AGAIN:
+                if response.status_code not in again:
                     return content(response)
             await asyncio.sleep(pause)
         return content(await self._http.post(path, json=body))

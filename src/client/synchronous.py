@@ -9,15 +9,18 @@ from typing import Any
 import httpx
 
 from . import answers
-from .answers import AGAIN, ApiError, Decision
+from .answers import AGAIN, NOT_TAKEN, ApiError, Decision
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class Client:
     """Calls one server. Safe to use from several threads.
 
     A call that gets no answer, or one that says so, is sent again up to `tries` times with growing pauses: every call
-    carries an id, so that the server counts it once. `timeout` is that of one try, seconds. Raises ApiError for what
-    the server refuses, and httpx.TransportError if no try was answered.
+    carries an id, so that the server counts it once. A reward by key has none, and is sent again only if it is certain
+    that it was not taken. `timeout` is that of one try, seconds. Raises ApiError for what the server refuses, and
+    httpx.TransportError if no try was answered.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 5.0, tries: int = 8) -> None:
@@ -57,13 +60,14 @@ class Client:
         return [answer if isinstance(answer, ApiError) else bool(answer["matched"]) for answer in found]
 
     def _call(self, path: str, body: dict[str, Any]) -> Any:
+        again, unanswered = retries(body)
         for pause in answers.pauses(self._tries):
             try:
                 response = self._http.post(path, json=body)
-            except httpx.TransportError:
+            except unanswered:
                 pass
             else:
-                if response.status_code not in AGAIN:
+                if response.status_code not in again:
                     return content(response)
             time.sleep(pause)
         return content(self._http.post(path, json=body))
@@ -77,6 +81,13 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def retries(body: dict[str, Any]) -> tuple[frozenset[int], tuple[type[httpx.TransportError], ...]]:
+    """The statuses and the exceptions after which a call is sent again."""
+    if answers.is_idempotent(body):
+        return AGAIN, (httpx.TransportError,)
+    return NOT_TAKEN, NEVER_SENT
 
 
 def content(response: httpx.Response) -> Any:

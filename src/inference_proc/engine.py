@@ -252,11 +252,12 @@ class Engine(Feedback):
             if not isinstance(error, BAD_DATA):
                 raise
             self._handled("a decision could not be recorded")
-        if turn.rival is not None:
-            return self._recorder.decision_of(turn.rival, turn.choices)
-        if turn.verdict.send:
+        if turn.rival is None and turn.verdict.send:
             self._hooks.sent(turn.key, draw.action)
-        return turn.decided()
+        if turn.is_single:
+            # A gate that remembers keys would remember one more with every decision.
+            self._hooks.forget(turn.key)
+        return turn.decided() if turn.rival is None else self._recorder.decision_of(turn.rival, turn.choices)
 
     def reset(self) -> int:
         """New random weights and empty buffers, by way of the trainer; the version number never goes back.

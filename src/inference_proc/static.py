@@ -91,6 +91,8 @@ class StaticEngine:
             verdict = self._hooks.evaluate(turn.observation, draw.action, turn.key, self.model_version)
             if verdict.send:
                 self._hooks.sent(turn.key, draw.action)
+            if turn.is_single:
+                self._hooks.forget(turn.key)
         labels = () if turn.offer is None else turn.offer.labels(draw.action)
         return Decision.of(turn.key, draw, verdict, self.model_version, time.time(), labels=labels)
 

@@ -128,6 +128,25 @@ def test_what_is_sent_again_counts_once(server: Any) -> None:
     assert [found[ticket(name)] for name in names] == [3.0 + number for number in range(10)]
 
 
+@pytest.mark.parametrize("is_final", [True, False])
+def test_a_reward_by_key_is_not_sent_twice(server: Any, is_final: bool) -> None:
+    """If its answer is lost nobody knows whether it counted: it raises, and the key's next decision does not get it."""
+    careless = Careless(server.port)
+    careless.start()
+    key = f"basket-{is_final}"
+    url = f"http://127.0.0.1:{careless.listener.getsockname()[1]}"
+    with Client(server.url, token="secret") as direct, Client(url, token="secret") as client:
+        first = direct.decide([1.0, 0.0], key=key)
+        with pytest.raises(httpx.TransportError):
+            client.reward(None, 2.0, key=key, final=is_final)
+        second = direct.decide([2.0, 0.0], key=key)
+        assert direct.reward(second, 0.5)
+    careless.listener.close()
+    assert careless.cut == 1
+    found = rewards(server)
+    assert (found[ticket(first.id)], found[ticket(second.id)]) == (2.0, 0.5)
+
+
 def test_nobody_there_is_said_in_the_end() -> None:
     """After its tries a client raises what its transport said."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

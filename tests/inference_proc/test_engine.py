@@ -491,3 +491,17 @@ def test_a_reset_from_elsewhere_empties_this_process_too(engine_of: EngineOf, re
     engine.decide("a", observe(0.1, 1))
     engine.beat()
     assert engine.get_stats()["pending_count"] == 1, "its own reset is not taken for another's"
+
+
+def test_a_gate_does_not_remember_decisions_without_a_key(engine_of: EngineOf, rewarding_application: str) -> None:
+    """A gate that keeps something for each key is told to drop that of a key that nobody can name again."""
+    engine = engine_of(application=rewarding_application)
+    gate: Any = engine.gate
+    assert engine.decide("a", observe(0.5, 0.5)).send
+    decisions = engine.decide_many([(None, observe(0.5, 0.5), "")] * 3)
+    assert [decision.send for decision in decisions if not isinstance(decision, Exception)] == [True] * 3
+    remembered = set()
+    for what, *key in gate.log:
+        (remembered.add if what == "sent" else remembered.discard)(key[0])
+    assert len([key for what, *key in gate.log if what == "sent"]) == 4
+    assert remembered == {"a"}

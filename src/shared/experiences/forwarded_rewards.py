@@ -219,6 +219,18 @@ class ForwardedRewards:
             for sender, cells in enumerate(self.cells.by_lane)
         )
 
+    def verdict(self, found: Found) -> float | None:
+        """What becomes of a decision for certain: a reward, SUPERSEDED, or None while that is being settled."""
+        cell, ticket = self.cells.of(found.lane, found.place), found.ticket
+        if self.cells.by_lane[found.lane][cell] == ticket:
+            # The owner may have looked for messages before they were there.
+            return None
+        for sender, cells in enumerate(self.cells.by_lane):
+            said = self.cells.open(sender, cell, ticket) if cells[cell] == ticket else None
+            if said is not None:
+                return said
+        return None
+
     # Sending
 
     def send(self, found: Found, reward: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
     """No decision has this id."""
     BUSY = "busy"
-    """Another process is counting the same reward at this moment: send it again."""
+    """Another process is counting a reward of the decision, or settling it, at this moment: send it again."""
     REFUSED = "refused"
     """The value is not finite as a 32-bit float."""
 
@@ -106,7 +107,7 @@ class RewardsById:
             return Outcome.REPEATED if len(writer.arrived) > before else Outcome.GONE
         assert found is not None
         if not self._forwarded.send(found, reward):
-            return Outcome.REPEATED
+            return self._refused(found)
         writer.count("forwarded")
         return Outcome.COUNTED
 
@@ -117,7 +118,7 @@ class RewardsById:
         lane, place, decided = self._lane.index, own, 0
         if found is not None:
             if self._forwarded.is_settled(found):
-                return Outcome.REPEATED
+                return self._refused(found)
             lane, place, decided = found.lane, found.place, found.order[0]
         else:
             assert own is not None
@@ -132,9 +133,21 @@ class RewardsById:
         if reward_hash:
             journal.written()
         if found is not None and not self._forwarded.will_count(found):
-            return Outcome.REPEATED
+            # Whoever cannot name it must not send it again: it lies in its cell, and may count after all.
+            return self._refused(found) if reward_hash else Outcome.REPEATED
         writer.count("partial")
         return Outcome.COUNTED
+
+    def _refused(self, found: Found) -> Outcome:
+        """Why a decision of another lane took no reward. BUSY while two lanes look at each other, and neither's may
+        count: whoever were told that it is counted would not send it again.
+        """
+        if self._forwarded.by_ticket(found.ticket) is None:
+            return self._ended(found.ticket)
+        said = self._forwarded.verdict(found)
+        if said is None:
+            return Outcome.BUSY
+        return Outcome.GONE if math.isnan(said) else Outcome.REPEATED
 
     def _ended(self, ticket: int) -> Outcome:
         """What became of a decision that does not wait."""

@@ -91,6 +91,66 @@ def test_a_reward_may_come_in_at_another_process(lanes: Any) -> None:
     assert earned(made, name) == [0.25]
 
 
+@pytest.mark.parametrize("reward_id", ["", "part"])
+def test_two_processes_at_the_same_moment_count_one_reward_once(channel: MakeChannel, reward_id: str) -> None:
+    """The same reward comes in at a second process before each line of the first in turn: sent again for as long as
+    it is busy, it is in the record once, and whoever was told that it is counted already was told the truth.
+    """
+    made = channel(lanes=3, capacity=1024, pending=256)
+    owner, second, third = made.claim(), made.claim(), made.claim()
+    busy, reached, names = 0, True, []
+    while reached:
+        name = decide(owner, f"k{len(names)}", len(names) + 1)
+        names.append(name)
+        told: list[Outcome] = []
+        count, other = counting(second, name, reward_id), counting(third, name, reward_id)
+
+        def outer(count: Callable[[], Any] = count, told: list[Outcome] = told) -> None:
+            told.append(count())
+
+        def inner(other: Callable[[], Any] = other, told: list[Outcome] = told) -> None:
+            told.append(other())
+
+        reached = at_line(outer, len(names), inner)
+        for again in (count, other):
+            while Outcome.BUSY in told:
+                told.remove(Outcome.BUSY)
+                told.append(again())
+                busy += 1
+        assert set(told) <= {Outcome.COUNTED, Outcome.REPEATED}
+        assert told.count(Outcome.COUNTED) <= 1
+    with owner.hold() as writer:
+        writer.collect()
+    if reward_id:
+        assert {give(owner, name, 0.0) for name in names} == {Outcome.COUNTED}
+    assert [earned(made, name) for name in names] == [[1.0]] * len(names)
+    assert busy, "the two never met"
+    for lane in (owner, second, third):
+        lane.release()
+
+
+def test_a_decision_that_is_being_settled_answers_busy(lanes: Any) -> None:
+    """Its process may take the reward or not: until that is known nobody is told either."""
+    _, first, second = lanes
+    name = decide(first, "k")
+    place = int((first.pending.tickets == name.ticket).argmax())
+    assert first.forwarded.mark(place, name.ticket) is None
+    assert give(second, name, 1.0) is Outcome.BUSY
+    assert give(second, name, 1.0, final=False, reward_id="a") is Outcome.BUSY
+    with first.hold() as writer:
+        writer.drop(key_of("k"))
+    assert give(second, name, 1.0) is Outcome.GONE
+
+
+def test_a_decision_that_was_superseded_elsewhere_is_gone(lanes: Any) -> None:
+    """Also before its own process has heard of it."""
+    _, first, second = lanes
+    older = decide(first, "k")
+    decide(second, "k", 2)
+    assert give(second, older, 1.0) is Outcome.GONE
+    assert give(second, older, 1.0, final=False, reward_id="a") is Outcome.GONE
+
+
 def test_what_was_never_decided_is_unknown(lanes: Any) -> None:
     """Ids of another series, of lanes that are not there, and of tickets not given out yet name nothing."""
     _, first, _ = lanes

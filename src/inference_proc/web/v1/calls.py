@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 _ENDED = {
     Outcome.GONE: (410, "the decision waits for no reward any more: it expired, was superseded, blocked or given up"),
     Outcome.UNKNOWN: (404, "no decision has this id"),
-    Outcome.BUSY: (503, "the same reward is being counted at this moment; send it again"),
+    Outcome.BUSY: (503, "the decision is being rewarded or settled at this moment; send it again"),
     Outcome.REFUSED: (400, "value: must be finite as a 32-bit number"),
 }
 
