@@ -49,6 +49,7 @@ ROOMS = {
     "queen": {"shared", "queen"},
     "testing": {"shared", "inference_proc", "trainer_proc"},
     "gym": {"shared", "testing"},
+    "client": {"shared.errors"},
     "reference": {"shared", "reference"},
 }
 """What the modules of a room may import besides the room's own: the longest name that fits counts."""

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import logging
 import signal
-import socket
 import sys
 import time
 
@@ -31,7 +30,7 @@ try:
     from .web.bundled_server import BundledServer
     from .web.listener import raise_descriptor_limit
     from .web.service import Service
-    from .workers.sockets import listen
+    from .workers.sockets import listen, listen_on
 except MissingExtra as error:
     sys.exit(str(error))
 
@@ -72,8 +71,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         help="the configuration that `ctl up` is given: how long to wait for the instance, and whether its newest"
         " checkpoint decides if it does not come (inference.static_fallback)",
     )
-    parser.add_argument("--listener", type=int, default=-1, help=argparse.SUPPRESS)
-    parser.add_argument("--lifeline", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--listener", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -101,12 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
         be_private(engine.config.supervisor.mode)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         service = Service(engine, token=token)
-        if options.listener < 0:
-            where = engine.config.inference
-            listener = listen(where.host, where.port, service.limits.write_timeout)
+        settings, write_timeout = engine.config.inference, service.limits.write_timeout
+        if options.listener is None:
+            listener = listen(settings.host, settings.port, write_timeout)
         else:
-            listener = socket.socket(fileno=options.listener)
-        server = BundledServer(service, listener, options.lifeline)
+            listener = listen_on(options.listener, write_timeout)
+        server = BundledServer(service, listener)
         if not asked:
             asyncio.run(server.run_service())
         engine.close()

@@ -79,7 +79,7 @@ class Engine(Feedback):
         self._live.is_trained_here = coupled is not None and coupled.is_trainer
         train = None if coupled is None else self._train_coupled
         self._recorder = Recorder(instance, self.lane, self._live.freshness.arrived, train)
-        self._health = Health(self.control, self.lane)
+        self._health = Health(self.control)
         self._changes = Changes(self.control)
         if self._changes.is_reloaded():
             self._reload()

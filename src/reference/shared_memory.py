@@ -24,7 +24,15 @@ def _rows(fields: list[tuple[str, str, str]], start: int) -> list[str]:
 
 def _control() -> list[str]:
     lines = []
+    further = {f"process {name}": name for name in layout.SERVERS[2:]}
     for title, writer, start, fields in layout.GROUPS:
+        if title in further:
+            if further[title] == layout.SERVERS[-1]:
+                lines += [
+                    f"The same for each further worker, 64 bytes apart, to `{layout.SERVERS[-1]}` at {start}.",
+                    "",
+                ]
+            continue
         lines += [f"**{title}** (written by: {writer})", "", *_rows(fields, start), ""]
     return lines[:-1]
 

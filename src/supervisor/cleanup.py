@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from ..shared.errors import SegmentError, SupervisorError
+from ..shared.memory import layout
 from ..shared.memory.ownership import OWN, own_folder
 from ..shared.memory.processes import start_ticks
 from ..shared.memory.segments import foreign_segments, refuse_foreign, remove_instance
@@ -195,7 +196,7 @@ def stop_children(instance: str) -> list[str]:
     if control is None:
         return []
     try:
-        alive = [identity for name in ("trainer", "inference") if (identity := process_tree.child(control, name))[0]]
+        alive = [identity for name in layout.PROCESSES if (identity := process_tree.child(control, name))[0]]
     finally:
         control.close()
     if not alive:

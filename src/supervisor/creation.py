@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..shared.configuration.config import Config
 from ..shared.errors import SupervisorError, need_extra
+from ..shared.memory import layout
 from ..shared.memory.processes import module_command
 
 _NOTE = "note: "
@@ -132,8 +133,8 @@ def child_commands(instance: str, config: Config) -> dict[str, list[str]]:
     command = config.inference.command.strip()
     if not command:
         need_extra("server", "the bundled server", ("starlette", "uvicorn", "websockets", "msgspec"))
-        module = "tandem.inference_proc" if config.inference.workers == 1 else "tandem.inference_proc.workers"
-        commands["inference"] = module_command(module, "--instance", instance)
+        for name in layout.SERVERS[: config.inference.workers]:
+            commands[name] = module_command("tandem.inference_proc", "--instance", instance)
     elif command != "none":
         commands["inference"] = shlex.split(command)
     return commands

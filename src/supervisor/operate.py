@@ -10,6 +10,7 @@ import time
 
 from ..shared.commands import Answer, send
 from ..shared.errors import SupervisorError
+from ..shared.memory import layout
 from ..shared.memory.ownership import ANYONE, OWN
 from ..shared.memory.users import living
 from .children import process_tree
@@ -20,7 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..shared.memory.control import Control
 
-RESTART_SIGNALS = {"trainer": signal.SIGUSR1, "inference": signal.SIGUSR2}
+RESTART_SIGNALS: dict[str, int] = {
+    "trainer": signal.SIGUSR1,
+    "inference": signal.SIGUSR2,
+    **{name: signal.SIGRTMIN + number for number, name in enumerate(layout.SERVERS[1:], 1)},
+}
 """What asks a supervisor to restart a child."""
 
 LATE = "the trainer did not answer in time; it will do it when it comes back"
@@ -60,19 +65,28 @@ def ask(control: Control, code: str, argument: int = 0, timeout: float = 10.0) -
 def restart(instance: str, names: list[str], timeout: float) -> dict[str, int]:
     """Have the supervisor replace children and wait until they are ready; their new process ids.
 
-    Raises SupervisorError if there is no supervisor, a child is not supervised, or it does not come back.
+    Of several processes of the server one is replaced after the other, so that the others answer meanwhile. `timeout`
+    is for all of them, seconds. Raises SupervisorError if there is no supervisor, a child is not supervised, or it does
+    not come back.
     """
     control = open_running(instance, OWN)
-    supervisor = holder(instance)
-    before = {}
     for name in names:
         if not status.is_supervised(control, name):
             raise SupervisorError(f"instance {instance!r} has no supervised {name}")
-        before[name] = control.get(f"process.{name}.restarts")
+    deadline = time.monotonic() + timeout
+    later = [name for name in names if name in layout.SERVERS][1:]
+    for together in ([name for name in names if name not in later], *([name] for name in later)):
+        _restart_at_once(control, together, deadline, timeout)
+    return {name: control.get(f"process.{name}.pid") for name in names}
+
+
+def _restart_at_once(control: Control, names: list[str], deadline: float, timeout: float) -> None:
+    instance = control.instance
+    supervisor = holder(instance)
+    before = {name: control.get(f"process.{name}.restarts") for name in names}
     for name in names:
         if not process_tree.send(supervisor, RESTART_SIGNALS[name]):
             raise SupervisorError(f"instance {instance!r} has no living supervisor; `ctl up` adopts what runs")
-    deadline = time.monotonic() + timeout
     waiting = list(names)
     while waiting:
         for name in list(waiting):
@@ -84,4 +98,3 @@ def restart(instance: str, names: list[str], timeout: float) -> dict[str, int]:
         if waiting and time.monotonic() > deadline:
             raise SupervisorError(f"{', '.join(waiting)} not ready within {timeout:g} s")
         time.sleep(0.02)
-    return {name: control.get(f"process.{name}.pid") for name in names}

@@ -22,12 +22,12 @@ class Signals:
         self._wake.setblocking(False)
 
     def handle(self, hangup: bool) -> None:
-        """Take SIGTERM, SIGINT, SIGUSR1, SIGUSR2; `hangup`: the end of the terminal too. From the main thread only."""
+        """Take SIGTERM, SIGINT and what asks for restarts; `hangup`: the end of the terminal too. Main thread only."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.note_stop)
-        for name, number in RESTART_SIGNALS.items():
-            signal.signal(number, lambda *_, name=name: self.restarts.append(name))
+        for name, restart in RESTART_SIGNALS.items():
+            signal.signal(restart, lambda *_, name=name: self.restarts.append(name))
         signal.signal(signal.SIGHUP, self.note_stop if hangup else signal.SIG_IGN)
 
     def note_stop(self, *_: object) -> None:

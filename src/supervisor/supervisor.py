@@ -183,6 +183,7 @@ class Supervisor:
             with self._handling():
                 child.turn(now)
             child.output.rotate()
+        self.children.keep_listening()
         self._own_log.rotate()
         if self.detached and self._own_log.is_lost:
             self._own_log.take_over(sys.stderr.fileno())
@@ -229,6 +230,7 @@ class Supervisor:
             if self._signals.stops > asked:
                 for child in self.children:
                     child.cut_short()
+        self.children.close()
         discard = False
         if self.control is not None:
             discard = bool(self.control.get("command.discard"))

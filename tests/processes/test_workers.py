@@ -168,5 +168,5 @@ def test_an_answer_survives_the_death_of_everything_but_the_memory(ctl: Ctl, wai
 def test_fewer_lanes_than_workers_are_refused(ctl: Ctl) -> None:
     """Each process needs a lane: the message names both settings and their values."""
     started = ctl.up(inference={"workers": 3, "lanes": 2})
-    assert started.returncode != 0
-    assert "inference.lanes: 2 is below workers (3)" in started.stderr
+    assert started.returncode == 2
+    assert "inference.lanes: 2 writer lanes are too few for 3 workers" in started.stderr

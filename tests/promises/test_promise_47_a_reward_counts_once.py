@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from channel_kit import balance
 from proof import figure, size
+from tandem.shared.memory.segments import remove_instance
 
 MakeChannel = Callable[..., Any]
 WORKERS = 2
@@ -116,10 +117,20 @@ def test_a_part_of_a_reward_counts_once(channel: MakeChannel, nursery: Any, tmp_
     figure(47, f"{found['acknowledged']:,} acknowledged parts of rewards, 0 lost, in {kills} kills of 2 workers")
 
 
-def test_a_lane_that_does_not_look_again_loses_parts(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:
+def test_a_lane_that_does_not_look_again_loses_parts(
+    channel: MakeChannel, nursery: Any, tmp_path: Path, instance_name: str
+) -> None:
     """The same comparison finds the parts that a lane acknowledges whose owner had added up already."""
-    found = add_up(channel, nursery, tmp_path, "Hasty", 8)
-    assert found["earned"] < found["acknowledged"], found
+    found = []
+    for attempt in range(6):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        found.append(add_up(channel, nursery, folder, "Hasty", 8))
+        if found[-1]["earned"] < found[-1]["acknowledged"]:
+            return
+        # On a busy machine the two workers may hardly ever meet.
+        remove_instance(instance_name)
+    raise AssertionError(found)
 
 
 def test_a_lane_that_does_not_ask_loses_rewards(channel: MakeChannel, nursery: Any, tmp_path: Path) -> None:

@@ -17,9 +17,15 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_field_is_on_the_page() -> None:
-    """Each with its offset."""
+    """Each with its offset; of the workers from the third on, which are all alike, where the last one begins."""
     text = PAGE.read_text(encoding="utf-8")
+    further = tuple(f"process.{name}." for name in layout.SERVERS[2:])
+    last = f"process.{layout.SERVERS[-1]}.pid"
+    assert layout.offset(last) == layout.offset("process.inference-2.pid") + 64 * (len(layout.SERVERS) - 2)
+    assert f"to `{layout.SERVERS[-1]}` at {layout.offset(last)}." in text
     for name, (offset, kind) in layout.FIELDS.items():
+        if name.startswith(further):
+            continue
         assert f"| {offset} | `{name}` | {kind} |" in text
     for name, (offset, kind) in {**layout.SLOT_FIELDS, **layout.LANE_FIELDS}.items():
         assert f"| {offset} | `{name}` | {kind} |" in text

@@ -278,7 +278,7 @@ def test_a_killed_trainer_goes_on_where_it_was(toy_instance, fill, trainer_proce
     wait_until(lambda: control.get("trainer.ready") == third.pid, "the next trainer to be ready")
     wait_until(lambda: control.get("version") >= version + 3, "higher versions")
     third.send_signal(signal.SIGTERM)
-    assert third.wait(10) == 0
+    assert third.wait(60) == 0
     newest = instance.checkpoints().newest()
     assert newest.version == control.get("version")
     assert newest.load_optimiser()["adam.0.step"] > steps + 2

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from ...shared.application import Application
-from ...shared.experiences.lane import Lane
 from ...shared.memory.control import Control
+from ...shared.memory.processes import is_same_process
 from ...shared.telemetry.learning_reasons import learning_reasons
 
 _RECENT = 60.0
@@ -15,28 +15,41 @@ _RECENT = 60.0
 
 
 class Health:
-    """Watches one engine. `look` is called with every beat, so that a counter that rises is noticed when it does."""
+    """Watches one instance, for an engine in it. `look` is called with every beat, so that a rise is noticed early."""
 
-    def __init__(self, control: Control, lane: Lane, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, control: Control, clock: Callable[[], float] = time.monotonic) -> None:
         self._control = control
-        self._lane = lane
+        self._lanes = range(control.get("lanes"))
         self._clock = clock
-        self._errors = lane.get("errors")
+        self._errors = self._count_errors()
         self._failed_at: float | None = None
 
     def look(self) -> None:
         """Notice failures that were handled since the last look."""
-        errors = self._lane.get("errors")
+        errors = self._count_errors()
         if errors > self._errors:
             self._failed_at = self._clock()
         self._errors = errors
+
+    def _count_errors(self) -> int:
+        """Of all lanes: whichever of several server processes is asked says the same."""
+        return sum(self._control.get(f"lane.{index}.errors") for index in self._lanes)
+
+    def _most_waiting(self) -> int:
+        """Decisions in the fullest pending table that a living process writes to."""
+        get, found = self._control.get, 0
+        for index in self._lanes:
+            waiting = get(f"lane.{index}.pending")
+            if waiting > found and is_same_process(get(f"lane.{index}.owner"), get(f"lane.{index}.owner_ticks")):
+                found = waiting
+        return int(found)
 
     def reasons(self, application: Application, is_stalled: bool) -> list[str]:
         """Every reason, empty if all is well: what is wrong, what it costs, and what would be right.
 
         `is_stalled`: there should be a trainer process, and it makes no progress.
         """
-        control, lane = self._control, self._lane
+        control = self._control
         if control.is_removed:
             return ["the instance was stopped; decisions go on, nobody learns from them: attach again"]
         self.look()
@@ -55,7 +68,7 @@ class Health:
                 "a log cannot be written or rotated; nothing else is lost: see the supervisor's log, is the disk full,"
                 " or was the data folder removed?"
             )
-        waiting, most = lane.get("pending"), control.get("pending_capacity")
+        waiting, most = self._most_waiting(), control.get("pending_capacity")
         if waiting >= most:
             reasons.append(
                 f"the pending table is full: {waiting} decisions wait for their reward, and each new one displaces the"

@@ -20,12 +20,9 @@ log = logging.getLogger(__package__)
 
 
 class BundledServer(uvicorn.Server):
-    """uvicorn around one service: readiness is announced once the socket listens, and signals end it with status 0.
+    """uvicorn around one service: readiness is announced once the socket listens, and signals end it with status 0."""
 
-    The end of the pipe `lifeline` (-1: none) ends it as well: whoever holds the other end died.
-    """
-
-    def __init__(self, service: Service, listener: socket.socket, lifeline: int = -1) -> None:
+    def __init__(self, service: Service, listener: socket.socket) -> None:
         limits = service.limits
         config = GuardedConfig(
             service.app,
@@ -44,22 +41,15 @@ class BundledServer(uvicorn.Server):
         quiet_libraries()
         self._service = service
         self._listener = listener
-        self._lifeline = lifeline
         self._accepting = Listener(listener, config, self.server_state.connections)
 
     async def run_service(self) -> None:
         """Serve until `should_exit`."""
         await self._service.start(ready=False)
-        if self._lifeline >= 0:
-            asyncio.get_running_loop().add_reader(self._lifeline, self._lose_parent)
         try:
             await self.serve([self._listener])
         finally:
             await self._service.stop()
-
-    def _lose_parent(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._lifeline)
-        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -82,12 +83,21 @@ class Service(Serving):
                 await beats
 
     async def _beat(self) -> None:
-        while True:
-            try:
-                self.engine.beat()
-            except Exception:
-                log.exception("the engine's periodic work failed")
-            await asyncio.sleep(_BEAT)
+        # Beside the event loop: where thousands of decisions expire at once, requests are answered in between. In a
+        # thread of its own: whatever else waits in threads must not make this process look stuck.
+        with ThreadPoolExecutor(1, "beat") as thread:
+            while True:
+                # That the loop turns is what a beat says: each is begun by it.
+                beat = asyncio.get_running_loop().run_in_executor(thread, self.engine.beat)
+                try:
+                    await asyncio.shield(beat)
+                except asyncio.CancelledError:
+                    # Whoever stops the service may close the engine next.
+                    await asyncio.wait([beat])
+                    raise
+                except Exception:
+                    log.exception("the engine's periodic work failed")
+                await asyncio.sleep(_BEAT)
 
     def _build_app(self) -> Starlette:
         endpoint = WebSocketEndpoint(self.handler, self.connections, self.access, self.limits)

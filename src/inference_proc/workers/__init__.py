@@ -1,1 +1,1 @@
-"""Several processes of the bundled server on one address, each with a lane of its own. Imports no torch."""
+"""What the processes of the bundled server share: the socket that they accept on."""

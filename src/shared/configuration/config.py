@@ -180,8 +180,16 @@ class InferenceConfig:
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address the bundled server binds to", check=value_checks.host)
     port: int = setting(8010, "port of the bundled server", at_least=0, at_most=65535)
-    workers: int = setting(1, "processes of the bundled server, a lane each", at_least=1, at_most=16)
-    lanes: int = setting(4, "writer lanes: how many server processes may record at once", at_least=1, at_most=16)
+    workers: int = setting(
+        1,
+        "processes of the bundled server, on one address and port; each has a lane",
+        at_least=1,
+        at_most=value_checks.MOST_LANES,
+    )
+    lanes: int = setting(
+        4, "writer lanes: how many server processes may record at once; more workers than 4 bring as many with them",
+        at_least=1, at_most=value_checks.MOST_LANES,
+    )  # fmt: skip
     temperature: float = setting(1.0, "above 1 the policy explores more, below 1 less", above=0, reloadable=True)
     exploration_floor: float = setting(
         0.0, "share of decisions drawn evenly from all allowed choices", at_least=0, at_most=1, reloadable=True
@@ -225,11 +233,7 @@ class InferenceConfig:
 
     def check(self) -> list[str]:
         """Problems that concern several settings."""
-        if self.workers <= self.lanes:
-            return []
-        return [
-            f"lanes: {self.lanes} is below workers ({self.workers}); each process of the server needs a lane of its own"
-        ]
+        return value_checks.workers(self.workers, self.command, self.lanes)
 
 
 @dataclass(frozen=True)
@@ -295,6 +299,15 @@ class Config:
     folder: str = "."
     """Folder of the file that was read; relative paths of the application start there. Not a setting."""
 
+    def check(self) -> list[str]:
+        """Problems that concern several sections."""
+        if self.inference.workers > 1 and not self.trainer.enabled:
+            return [
+                f"inference.workers: of {self.inference.workers} processes only one would train what it sees itself"
+                " (trainer.enabled: false); set trainer.enabled to true, or inference.workers to 1"
+            ]
+        return []
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for replies, manifests and `parse`."""
         plain = dataclasses.asdict(self)
@@ -315,6 +328,7 @@ def parse(data: Any, source: str, folder: str = ".", strict: bool = True) -> Con
         if "folder" in data:
             problems.append("folder: unknown key")
             del data["folder"]
+        data.update(value_checks.with_lanes(data.get("inference"), InferenceConfig.lanes))
     known = [key for key in keys(Config) if key != "folder"]
     config, more = read(Config, data, "", known)
     problems += more

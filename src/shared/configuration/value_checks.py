@@ -1,5 +1,7 @@
 """What is wrong with a text setting beyond being a text: each function answers in words, or with an empty text.
 
+The last two are about `inference.workers`, which concerns other settings.
+
 Standard library only.
 """
 
@@ -9,6 +11,11 @@ import ipaddress
 import keyword
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
+
+MOST_LANES = 16
+"""As many as shared memory has room for."""
 
 _NOTHING = ("none", "null", "nil", "~")
 _LABEL = "[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
@@ -71,3 +78,30 @@ def host(value: str) -> str:
         if value and (not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value)):
             return "is neither an address such as 127.0.0.1 or ::1 nor a host's name; the port is a setting of its own"
     return ""
+
+
+def workers(count: int, command: str, lanes: int) -> list[str]:
+    """Problems of `inference.workers` with the settings beside it."""
+    if count == 1:
+        return []
+    if command.strip():
+        return [
+            f"workers: {count} processes are started of the bundled server alone, and command is {command!r};"
+            " set workers to 1 and let that server start its own"
+        ]
+    if lanes < count:
+        return [
+            f"lanes: {lanes} writer lanes are too few for {count} workers, each of which needs one;"
+            f" set inference.lanes to {count} or more, or leave it out"
+        ]
+    return []
+
+
+def with_lanes(inference: Any, default: int) -> dict[str, Any]:
+    """The section `inference` with a lane for each worker where only the workers are set; else nothing."""
+    if not isinstance(inference, Mapping) or "lanes" in inference:
+        return {}
+    count = inference.get("workers")
+    if not isinstance(count, int) or isinstance(count, bool) or not default < count <= MOST_LANES:
+        return {}
+    return {"inference": {**inference, "lanes": count}}

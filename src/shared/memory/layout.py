@@ -20,6 +20,11 @@ FRESHNESS_BUCKETS = 24
 """Rewards are counted by the time until weights trained after them decide: at most 4 ms * 2**(i/2); the last one is
 open."""
 
+SERVERS = ("inference", *(f"inference-{number}" for number in range(2, MAX_LANES + 1)))
+"""What the processes of the bundled server are called (`inference.workers`): one lane each, so there are no more."""
+PROCESSES = ("trainer", *SERVERS)
+"""The children that a supervisor may have, as in `process.<name>.pid`."""
+
 STATES = ("stopped", "starting", "running", "backoff", "fatal", "stopping")
 """A child's state as the supervisor sees it; the table stores the index."""
 
@@ -157,6 +162,7 @@ _COMMANDS: list[Field] = [
     ("command.code", "u64", "index into COMMANDS"),
     ("command.argument", "u64", "for rollback: the version (0: previous, 2**64-1: best)"),
     ("command.discard", "u64", "1: the supervisor saves nothing when it stops (`ctl down --discard`)"),
+    ("command.shown_since", "f64", "/api/nn-dashboard shows decisions from then on (wall clock; 0: all)"),
 ]
 _SLOT: list[Field] = [
     ("sequence", "u64", "2v-1 while version v is being written, 2v when it is complete"),
@@ -257,6 +263,8 @@ _end = _place("trainer process", "supervisor", _child("process.trainer"), _end)
 _end = _place("inference process", "supervisor", _child("process.inference"), _end)
 _end = _place("trainer", "trainer", _TRAINER, _end)
 _end = _place("commands", "operator commands, under the flock of the control segment", _COMMANDS, _end)
+for _name in SERVERS[1:]:
+    _end = _place(f"process {_name}", "supervisor", _child(f"process.{_name}"), _end)
 
 HEADER_FIELDS = tuple(name for name, _, _ in _HEADER)
 SLOT_FIELDS = {name: (8 * index, kind) for index, (name, kind, _) in enumerate(_SLOT)}

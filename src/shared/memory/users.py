@@ -9,6 +9,7 @@ import fcntl
 import os
 
 from ..errors import ForeignFile, SegmentMissing
+from . import layout
 from .control import Control
 from .processes import is_same_process
 from .segments import list_segments, open_segment
@@ -17,7 +18,7 @@ from .segments import list_segments, open_segment
 def living(control: Control) -> list[int]:
     """Process ids of the living processes that the segment names: supervisor, children, owners of lanes."""
     names = [("supervisor.pid", "supervisor.start_ticks")]
-    names += [(f"process.{name}.pid", f"process.{name}.start_ticks") for name in ("trainer", "inference")]
+    names += [(f"process.{name}.pid", f"process.{name}.start_ticks") for name in layout.PROCESSES]
     names += [(f"lane.{index}.owner", f"lane.{index}.owner_ticks") for index in range(control.get("lanes"))]
     found = {control.get(pid) for pid, ticks in names if is_same_process(control.get(pid), control.get(ticks))}
     return sorted(found)

@@ -128,22 +128,27 @@ def _freshness(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], tuple[Scal
         yield (str(lane.index),), (FRESHNESS, lane.freshness_counts, lane.values["freshness_sum_ns"] * 1e-9)
 
 
+def _children(snapshot: Snapshot) -> tuple[ProcessReading, ...]:
+    return snapshot.trainer, *snapshot.workers
+
+
 def _processes(snapshot: Snapshot) -> tuple[ProcessReading, ...]:
-    return snapshot.trainer, snapshot.server, snapshot.supervisor
+    return *_children(snapshot), snapshot.supervisor
 
 
 def _process(
-    name: str, help: str, source: str, read: Callable[[ProcessReading], float], kind: str = "gauge", most: int = 3
-) -> Family:
+    name: str, help: str, source: str, read: Callable[[ProcessReading], float], kind: str = "gauge",
+    processes: Callable[[Snapshot], tuple[ProcessReading, ...]] = _processes,
+) -> Family:  # fmt: skip
     def read_all(snapshot: Snapshot) -> Iterator[Sample]:
-        for process in _processes(snapshot)[:most]:
+        for process in processes(snapshot):
             yield (process.name,), read(process)
 
     return Family(name, kind, help, source, ("process",), read_all)
 
 
 def _process_state(snapshot: Snapshot) -> Iterator[Sample]:
-    for process in _processes(snapshot)[:2]:
+    for process in _children(snapshot):
         for name in layout.STATES:
             yield (process.name, name), float(name == process.state)
 
@@ -295,10 +300,11 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("tandem_process_state", "gauge", "1 for the state of the process, the same as `ctl status` shows.",
                "`process.<name>.state`, or else as tandem_process_up", ("process", "state"), _process_state),
         _process("tandem_process_restarts", "Times the supervisor started the process again.",
-                 "`process.<name>.restarts`", lambda process: process.restarts, kind="counter", most=2),
+                 "`process.<name>.restarts`", lambda process: process.restarts, kind="counter",
+                 processes=_children),
         _process("tandem_process_uptime_seconds", "Seconds since the process started.",
                  "`process.<name>.start_ticks`, or else `lane.<k>.owner_ticks`",
-                 lambda process: _or_nan(process.uptime_s), most=2),
+                 lambda process: _or_nan(process.uptime_s), processes=_children),
         _process("tandem_process_progress_age_seconds", "Seconds since the last turn of its main loop.",
                  "`trainer.progress_ns`, `lane.<k>.progress_ns` of the server's lanes, `supervisor.progress_ns`",
                  lambda process: _or_nan(process.turned_s)),

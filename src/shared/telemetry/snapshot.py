@@ -45,7 +45,8 @@ _RECENT = 10.0
 class Snapshot:
     """What an instance is at one moment. Each number is whole; all are read within a millisecond.
 
-    `lanes` are those that a server process ever claimed. `metrics` are the trainer's, by their names without
+    `lanes` are those that a server process ever claimed. `workers` are the processes of the supervised server, `server`
+    the first of them. `metrics` are the trainer's, by their names without
     `metrics.`, `numbers` other fields by theirs. `reasons` say by name why nobody learns, `notices` what may be meant
     and may be a fault.
     """
@@ -62,11 +63,16 @@ class Snapshot:
         self.lanes = read_lanes(control)
         self.capacity: int = get("capacity")
         self.trainer = read_trainer(control)
-        self.server = read_server(control, self.lanes)
+        self.workers = [read_server(control, self.lanes), *read_other_workers(control)]
         self.supervisor = _process(control, "supervisor", get("supervisor.progress_ns"))
         self.reasons = learning_reasons(control)
         self.notices = learning_notices(control)
         self.numbers: dict[str, Any] = {name: get(name) for name in _NUMBERS}
+
+    @property
+    def server(self) -> ProcessReading:
+        """The server; of several workers the first."""
+        return self.workers[0]
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -170,13 +176,8 @@ def read_server(control: Control, lanes: list[LaneReading]) -> ProcessReading:
     A supervised server's last turn is that which the supervisor goes by (`oldest_turn`), and the newest before there is
     one. Others' lanes say nothing about it.
     """
-    reading = _process(control, "process.inference", 0)
+    reading = read_worker(control, layout.SERVERS[0])
     if reading.is_supervised:
-        if reading.pid is not None:
-            own = lanes_of(control, reading.pid)
-            turn = oldest_turn(control, own)
-            reading.turned_s = seconds_since(newest_turn(control, own) if turn is None else turn)
-            reading.progress_age_s = reading.turned_s
         return reading
     for lane in lanes:
         if lane.owner.pid is not None:
@@ -185,3 +186,25 @@ def read_server(control: Control, lanes: list[LaneReading]) -> ProcessReading:
             return reading
     reading.turned_s = seconds_since(newest_turn(control, [lane.index for lane in lanes]))
     return reading
+
+
+def read_worker(control: Control, name: str) -> ProcessReading:
+    """One supervised process of the server, by its name in layout.SERVERS."""
+    reading = _process(control, f"process.{name}", 0)
+    if reading.is_supervised and reading.pid is not None:
+        own = lanes_of(control, reading.pid)
+        turn = oldest_turn(control, own)
+        reading.turned_s = seconds_since(newest_turn(control, own) if turn is None else turn)
+        reading.progress_age_s = reading.turned_s
+    return reading
+
+
+def read_other_workers(control: Control) -> list[ProcessReading]:
+    """The supervised processes of the server after the first; none unless `inference.workers` is above 1."""
+    found = []
+    for name in layout.SERVERS[1:]:
+        # They are started in their order, so the first that never was ends the row.
+        if not control.get(f"process.{name}.started_ns") and not control.get(f"process.{name}.state"):
+            break
+        found.append(read_worker(control, name))
+    return found

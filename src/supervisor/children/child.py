@@ -62,6 +62,8 @@ class Child:
         self.probe = probe
         self.umask = umask
         """What it is started with; -1: the supervisor's own."""
+        self.inherited: tuple[int, ...] = ()
+        """Descriptors that it is started with, under the same numbers."""
         self.state = "stopped"
         self.pid = 0
         self.ticks = 0
@@ -110,6 +112,7 @@ class Child:
                 env=self.environment,
                 start_new_session=True,
                 umask=self.umask,
+                pass_fds=self.inherited,
             )
         except OSError as error:
             self._failed(now, f"cannot be started: {error}")

@@ -15,6 +15,7 @@ from . import process_tree
 from .child import Child, Probe
 from .logfile import LogFile
 from .probes import ServerProbe, TrainerProbe
+from .server_socket import ServerSocket
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +25,25 @@ class Children:
 
     def __init__(self) -> None:
         self._all: list[Child] = []
+        self._socket: ServerSocket | None = None
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._all)
 
     def make(self, wanted: Wanted, control: Control, log_of: Callable[[str], LogFile]) -> None:
-        """Make those that the settings ask for; nothing is started. Raises MissingExtra."""
-        probes: dict[str, Probe] = {"trainer": TrainerProbe(control), "inference": ServerProbe(control)}
+        """Make those that the settings ask for; nothing is started. Raises MissingExtra or StartFailed."""
+        server = ServerProbe(control)
+        probes: dict[str, Probe] = {"trainer": TrainerProbe(control), **dict.fromkeys(layout.SERVERS, server)}
         environment, umask, settings = creation.environment(wanted.instance), users_umask(), wanted.config.supervisor
         self._all = [
             Child(name, command, environment, log_of(name), settings, probes[name], umask)
             for name, command in creation.child_commands(wanted.instance, wanted.config).items()
         ]
+        workers = [child for child in self._all if child.name in layout.SERVERS]
+        if len(workers) > 1:
+            self._socket = ServerSocket(wanted.config.inference.host, wanted.config.inference.port)
+            for child in workers:
+                self._socket.give_to(child)
 
     def start(self, control: Control, adopted: bool) -> None:
         """Start each of them, or take over what lives of an instance that was adopted."""
@@ -71,6 +79,16 @@ class Children:
         for child in spared:
             log.warning("%s: process %d lived before and is left alone, without a supervisor", child.name, child.pid)
         return bool(spared)
+
+    def keep_listening(self) -> None:
+        """Turn clients away once every worker was given up: on the shared socket they would wait for ever."""
+        if self._socket is not None and all(child.state == "fatal" for child in self._all if child.inherited):
+            self._socket.turn_away()
+
+    def close(self) -> None:
+        """Give up the shared socket. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
 
     def show_deaths(self, control: Control) -> None:
         """Show a death before anything is done about it: ending the rest of a group takes a while."""

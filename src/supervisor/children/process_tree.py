@@ -104,7 +104,7 @@ def open_process(pid: int, ticks: int) -> int | None:
     return descriptor
 
 
-def send(identity: Identity, number: signal.Signals) -> bool:
+def send(identity: Identity, number: int) -> bool:
     """Send a signal to exactly this process; False if it is gone or not ours to signal."""
     descriptor = open_process(*identity)
     if descriptor is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("up", "full", "start the server and the trainer, and watch them"),
+    "new": ("new", "light", "a working application in a folder of its own, to be changed into another"),
     "down": ("down", "light", "stop an instance and remove what it left in shared memory"),
     "status": ("status", "light", "what runs: processes, version, buffer"),
     "version": ("version", "light", "the version of the weights that decide now"),

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from ...shared.memory import layout
 from ..children.logfile import follow, tail
 from ..display import status
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 EXAMPLE = "ctl logs -f trainer"
 EXITS = "0 shown; 1 there are no logs under that name"
 
-PROCESSES = ("supervisor", "trainer", "inference")
+PROCESSES = ("supervisor", *layout.PROCESSES)
+
+_ALWAYS = PROCESSES[:3]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from ..cli import add_instance
 
     add_instance(parser)
-    parser.add_argument("process", nargs="?", choices=PROCESSES, help="only this process (default: all)")
+    parser.add_argument(
+        "process",
+        nargs="?",
+        choices=PROCESSES,
+        metavar="PROCESS",
+        help="only supervisor, trainer, inference, or one of several workers: inference-2, ... (default: all)",
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="go on showing new lines until Ctrl-C")
     parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="last lines of each log (20)")
     parser.add_argument("--data-dir", default="data", help="data_dir of an instance that does not run (data)")
@@ -35,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     folder = data_folder(options.instance, options.data_dir) / "logs"
     names = [options.process] if options.process else list(PROCESSES)
     paths = {name: folder / f"{name}.log" for name in names}
+    # Of further workers nothing is expected, unless there are some.
+    paths = {name: path for name, path in paths.items() if len(names) == 1 or name in _ALWAYS or path.exists()}
     present = {name: path for name, path in paths.items() if path.exists()}
     if not present and not options.follow:
         print(f"ctl: there are no logs in {folder}", file=sys.stderr)
@@ -77,4 +88,4 @@ def _follow(places: dict[str, tuple[Path, int]]) -> None:
 
 
 def _show(name: str, line: str, named: bool) -> None:
-    print(f"{name:<11}{line}" if named else line)
+    print(f"{name:<10} {line}" if named else line)

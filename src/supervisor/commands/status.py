@@ -38,8 +38,8 @@ def lines(shown: dict[str, Any]) -> list[str]:
     text = [f"instance {shown['instance']}: {shown['state']}{' (training paused)' if shown['paused'] else ''}"]
     if shown["state"] == "stopped":
         return text
-    for name in ("trainer", "inference"):
-        text.append(f"  {name:<11}{_process(shown[name])}")
+    for name, process in {"trainer": shown["trainer"], **status.servers(shown)}.items():
+        text.append(f"  {name:<10} {_process(process)}")
     supervisor = shown["supervisor"]["pid"]
     text.append(f"  supervisor {f'process {supervisor}' if supervisor else 'gone; `ctl up` adopts what runs'}")
     text.append(f"  model      version {shown['model_version']}, {_age(shown['model_age_s'])} old")

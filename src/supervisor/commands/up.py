@@ -177,7 +177,8 @@ def _to_pipe(descriptor: int) -> Any:
 
 def describe(message: dict[str, Any]) -> list[str]:
     """What a person is told when everything is ready."""
-    what = " and ".join(message["children"]) or "shared memory"
+    *others, last = message["children"] or ["shared memory"]
+    what = f"{', '.join(others)} and {last}" if others else last
     how = "adopted: " if message["adopted"] else ""
     lines = [f"instance {message['instance']}: {how}{what} ready"]
     lines += [f"  note: {note}" for note in message["notes"]]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from .status import servers as servers_of
 from .top_sample import Reader, Reading
 
 Span = tuple[str, str]
@@ -76,7 +77,10 @@ class _Page:
         if reading.restored_version:
             version.append((f" (last: to {reading.restored_version})", "dim"))
         lines = [self._rule("Model"), version]
-        lines += [_process(name, status[name]) for name in ("trainer", "inference")]
+        servers = list(servers_of(status).values())
+        lines += [_process("trainer", status["trainer"]), _process("inference", servers[0])]
+        if len(servers) > 1:
+            lines[-1] = _workers(servers)
         supervisor = status["supervisor"]["pid"]
         lines.append([_label("supervisor"), (f"process {supervisor}", "") if supervisor else ("gone", "yellow")])
         return lines
@@ -193,6 +197,20 @@ def _process(name: str, process: dict[str, Any]) -> Line:
     late = process["progress_age_s"]
     if late is not None:
         line.append((f"   turned {_age(late)} ago", "yellow" if late > 3 else ""))
+    return line
+
+
+def _workers(servers: list[dict[str, Any]]) -> Line:
+    """All processes of the server in one line: the page has no room for one each."""
+    states = [server["state"] for server in servers]
+    worst = next((state for state in states if state != "running"), "running")
+    line: Line = [_label("inference"), (f"{states.count('running')} of {len(servers)} ".ljust(9), "")]
+    line.append((worst, _STATES.get(worst, "red")))
+    restarts = sum(server["restarts"] for server in servers)
+    line.append((f"   {restarts} restarts", "yellow" if restarts else ""))
+    ages = [server["progress_age_s"] for server in servers if server["progress_age_s"] is not None]
+    if ages:
+        line.append((f"   turned {_age(max(ages))} ago", "yellow" if max(ages) > 3 else ""))
     return line
 
 

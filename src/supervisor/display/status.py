@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...shared.configuration.addresses import reachable
 from ...shared.errors import SegmentInvalid, SegmentMissing
+from ...shared.memory import layout
 from ...shared.memory.control import Control
 from ...shared.memory.processes import boot_id
 from ...shared.memory.users import living
 from ...shared.telemetry.lane_reading import read_lanes
 from ...shared.telemetry.process_reading import ProcessReading, seconds_since
-from ...shared.telemetry.snapshot import Snapshot, read_server, read_trainer
+from ...shared.telemetry.snapshot import Snapshot, read_server, read_trainer, read_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def _shown(seconds: float | None) -> float | None:
 
 
 def process(control: Control, name: str) -> dict[str, Any]:
-    """The trainer or the server (`inference`), as `ctl status --json` gives it."""
+    """The trainer or a process of the server (layout.SERVERS), as `ctl status --json` gives it."""
+    if name in layout.SERVERS[1:]:
+        return _process(read_worker(control, name))
     return _process(read_trainer(control) if name == "trainer" else read_server(control, read_lanes(control)))
 
 
@@ -62,6 +65,12 @@ def _process(reading: ProcessReading) -> dict[str, Any]:
         "restarts": reading.restarts,
         "progress_age_s": _shown(reading.progress_age_s),
     }
+
+
+def _workers(snapshot: Snapshot) -> dict[str, Any]:
+    """Each process of the server by its name, if it has more than one."""
+    workers = snapshot.workers
+    return {} if len(workers) == 1 else {"workers": {worker.name: _process(worker) for worker in workers}}
 
 
 def stopped(instance: str) -> dict[str, Any]:
@@ -81,6 +90,11 @@ def stopped(instance: str) -> dict[str, Any]:
         "reasons": [],
         "notices": [],
     }
+
+
+def servers(shown: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The processes of the server by their names, of a status as `status` gives it."""
+    return shown.get("workers") or {"inference": shown["inference"]}
 
 
 def host(control: Control) -> str:
@@ -104,7 +118,7 @@ def status(instance: str) -> dict[str, Any]:
 
 def status_of(control: Control, snapshot: Snapshot) -> dict[str, Any]:
     """As `status`, of a reading of an instance that runs."""
-    supervisor, processes = snapshot.supervisor, (snapshot.trainer, snapshot.server)
+    supervisor, processes = snapshot.supervisor, (snapshot.trainer, *snapshot.workers)
     healthy = all(reading.state == "running" for reading in processes if reading.is_supervised)
     port = control.get("supervisor.port")
     reasons = list(snapshot.reasons.values())
@@ -114,6 +128,7 @@ def status_of(control: Control, snapshot: Snapshot) -> dict[str, Any]:
         "state": "running" if is_well else "degraded",
         "trainer": _process(snapshot.trainer),
         "inference": _process(snapshot.server),
+        **_workers(snapshot),
         "model_version": snapshot.version,
         "model_age_s": _shown(snapshot.model_age_s),
         "buffer": {

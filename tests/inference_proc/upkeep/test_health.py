@@ -132,7 +132,7 @@ def test_failures_on_the_decision_path_count_for_a_minute(
     """A gate that raises holds the action back; a beat notices it, and 60 s later it is forgotten."""
     engine = engine_of(application=rewarding_application, trainer={"enabled": False})
     now = [0.0]
-    health = Health(engine.control, engine.lane, clock=lambda: now[0])
+    health = Health(engine.control, clock=lambda: now[0])
     assert health.reasons(engine.application, is_stalled=False) == []
     assert engine.decide("a", np.array([0.95, 0.5], np.float32)).reason == "gate_error"
     health.look()

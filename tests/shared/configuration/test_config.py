@@ -161,3 +161,30 @@ def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
     config = load(path)
     assert config.trainer.learning_rate == 0.001
     assert (config.supervisor.mode, config.inference.host) == ("0640", "::1")
+
+
+def test_workers_bring_their_lanes() -> None:
+    """Without `lanes` there is one for each worker, and never fewer than the default."""
+    lanes = {count: parse({"inference": {"workers": count}}, "test").inference.lanes for count in (1, 2, 4, 7, 16)}
+    assert lanes == {1: 4, 2: 4, 4: 4, 7: 7, 16: 16}
+    assert parse({"inference": {"workers": 2, "lanes": 2}}, "test").inference.lanes == 2
+    assert parse(parse({"inference": {"workers": 7}}, "test").to_dict(), "again").inference.workers == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"inference": {"workers": 3, "lanes": 2}}, ["inference.lanes: 2", "3 workers", "set inference.lanes to 3"]),
+        ({"inference": {"workers": 2, "command": "none"}}, ["inference.workers: 2", "command is 'none'"]),
+        ({"inference": {"workers": 0}}, ["inference.workers: 0 is below 1", "at most 16"]),
+        ({"inference": {"workers": 17}}, ["inference.workers: 17 is above 16"]),
+        ({"inference": {"workers": True}}, ["inference.workers: True"]),
+        ({"inference": {"workers": 2}, "enabled": False}, ["inference.workers", "trainer.enabled"]),
+    ],
+)
+def test_workers_that_cannot_be_are_refused_by_name(data: dict[str, object], words: list[str]) -> None:
+    """The message says what was asked for and what to set; there is one problem, not two."""
+    with pytest.raises(ConfigError) as refused:
+        parse(data, "test")
+    (problem,) = refused.value.problems
+    assert all(word in problem for word in words), problem

@@ -138,6 +138,24 @@ def test_a_lane_counts_once_its_owner_serves_and_lives(control: Control, start: 
     assert server(control).progress_age_s == pytest.approx(5, abs=5)
 
 
+def test_each_worker_is_read_by_itself(control: Control, start: Callable[[], Server]) -> None:
+    """The processes of `inference.workers` in their order, each with its own lane's turns; the first is the server."""
+    pids = [start()[0] for _ in range(3)]
+    for index, (pid, name) in enumerate(zip(pids, layout.SERVERS, strict=False)):
+        own(control, index, pid, turned_s=10 * index)
+        supervise(control, name, pid)
+    control.set("process.inference-2.state", BACKOFF)
+    control.set("process.inference-2.pid", 0)
+    workers = Snapshot(control).workers
+    assert [worker.name for worker in workers] == list(layout.SERVERS[:3])
+    assert [worker.state for worker in workers] == ["running", "backoff", "running"]
+    assert [worker.pid for worker in workers] == [pids[0], None, pids[2]]
+    assert workers[2].progress_age_s == pytest.approx(20, abs=5)
+    shown = status.status_of(control, Snapshot(control))
+    assert list(status.servers(shown)) == list(layout.SERVERS[:3])
+    assert shown["state"] == "degraded"
+
+
 @pytest.mark.parametrize("state", [RUNNING, BACKOFF])
 def test_a_dead_supervised_server_is_no_other(control: Control, start: Callable[[], Server], state: int) -> None:
     """Another server that turns, or another process of its number, does not stand in for it."""

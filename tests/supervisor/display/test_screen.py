@@ -81,6 +81,17 @@ def test_essentials_are_shown() -> None:
         assert expected in text
 
 
+def test_several_workers_take_one_line() -> None:
+    """How many of them run, what the others do, their restarts and the oldest turn; the page stays as high."""
+    seen = reading()
+    one = seen.status["inference"]
+    down = {**one, "state": "backoff", "pid": None, "restarts": 3, "progress_age_s": None}
+    seen.status["workers"] = {"inference": one, "inference-2": down, "inference-3": {**one, "progress_age_s": 5.0}}
+    lines = plain(compose(reader(), seen, 100)).splitlines()
+    assert "inference  2 of 3   backoff   3 restarts   turned 5.0 s ago" in lines
+    assert len(lines) == len(plain(compose(reader(), reading(), 100)).splitlines())
+
+
 def test_before_the_first_step_nothing_is_made_up() -> None:
     """Before the first training step and the first decision, there are no figures of them."""
     empty = reading(decisions_per_second=None, sent_share=None, percentiles=None)

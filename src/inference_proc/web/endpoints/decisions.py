@@ -43,7 +43,6 @@ class NnDashboard:
         self._handler = handler
         self._access = access
         self._reader = ReplayReader(engine.control, engine.instance.records)
-        self._since = 0.0
 
     def routes(self) -> list[Route]:
         """All routes of this module."""
@@ -60,14 +59,17 @@ class NnDashboard:
         """Start the dashboard's counts again; nothing that is learned is touched."""
         if not self._access.may_change(request.scope):
             return problem(403, "this needs the token, or a request from this machine")
-        self._since = time.time()
-        return JSON({"status": "success", "message": "the dashboard starts again", "timestamp": self._since})
+        since = time.time()
+        # In shared memory, so that it does not matter which of several workers is asked next.
+        self._engine.control.set("command.shown_since", since)
+        return JSON({"status": "success", "message": "the dashboard starts again", "timestamp": since})
 
     def collect(self) -> dict[str, Any]:
         """The dashboard's data, ready for JSON."""
         rows = self._reader.recent(_RECORDS)
-        if self._since:
-            rows = rows[rows["timestamp"] >= self._since]
+        since = self._engine.control.get("command.shown_since")
+        if since:
+            rows = rows[rows["timestamp"] >= since]
         panels = self._handler.panels()
         return {
             "timestamp": time.time(),

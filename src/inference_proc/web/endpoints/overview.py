@@ -64,11 +64,16 @@ class Overview:
         if not self._engine.enabled:
             trainer.update(state="off", healthy=True)
         processes = {"trainer": trainer}
+        supervised = {worker.pid: worker for worker in snapshot.workers if worker.is_supervised}
         for lane in snapshot.servers:
-            server = _process(lane.owner, limit)
-            if lane.owner.pid == snapshot.server.pid and snapshot.server.is_supervised:
-                server = {**_process(snapshot.server, limit), "progress_age_s": lane.owner.progress_age_s}
+            server, worker = _process(lane.owner, limit), supervised.get(lane.owner.pid)
+            if worker is not None:
+                server = {**_process(worker, limit), "progress_age_s": lane.owner.progress_age_s}
             processes[lane.owner.name] = server
+        if len(snapshot.workers) > 1:
+            # One that is down has no lane; the others answer, and show it.
+            down = [worker for worker in snapshot.workers if worker.pid is None]
+            processes.update({worker.name: _process(worker, limit) for worker in down})
         return processes
 
 

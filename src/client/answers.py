@@ -1,0 +1,107 @@
+"""What a client sends and what comes back, whatever carries it."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+AGAIN = frozenset({429, 502, 503, 504})
+"""Statuses after which the same call is sent again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision of the server: one choice for each action head, with its label (None where it has none).
+
+    `id` is None for a decision that was not recorded; `probability` is that of the whole action.
+    """
+
+    id: str | None
+    action: tuple[int, ...]
+    labels: tuple[str | None, ...] | None
+    probability: float
+    send: bool
+    reason: str
+    model_version: int
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Decision:
+        """The decision that an answer describes."""
+        labels = answer["labels"]
+        return cls(
+            answer["decision_id"],
+            tuple(answer["action"]),
+            None if labels is None else tuple(labels),
+            answer["probability"],
+            answer["send"],
+            answer["reason"],
+            answer["model_version"],
+        )
+
+
+class ApiError(Exception):
+    """The server refused a call: `status` and what it said."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(f"{status}: {detail}")
+
+    @classmethod
+    def of(cls, status: int, body: Any, text: str) -> ApiError:
+        """From an answer that is not what was asked for."""
+        detail = body.get("detail") or body.get("error") if isinstance(body, Mapping) else None
+        return cls(status, str(detail or text[:200]))
+
+
+# Many parameters: the fields of the message.
+def question(
+    observation: Any,
+    key: str | None = None,
+    request_id: str | None = None,
+    allowed: Any = None,
+    candidates: Any = None,
+) -> dict[str, Any]:
+    """The body of a decide call. Without a `request_id` it gets one of its own: sent again, it is one question."""
+    body = {"key": key, "allowed": allowed, "candidates": candidates}
+    named = {name: value for name, value in body.items() if value is not None}
+    return {"observation": observation, "request_id": request_id or uuid.uuid4().hex, **named}
+
+
+def reward(
+    decision: Decision | str | None,
+    value: float,
+    key: str | None = None,
+    final: bool = True,
+    reward_id: str | None = None,
+) -> dict[str, Any]:
+    """The body of a reward call. Raises ValueError unless one of decision and key names what is rewarded."""
+    name = decision.id if isinstance(decision, Decision) else decision
+    if (name is None) == (key is None):
+        raise ValueError("name what is rewarded by one of decision (one that has an id) and key")
+    body: dict[str, Any] = {"value": float(value), "final": final}
+    body |= {"decision_id": name} if name is not None else {"key": key}
+    if not final:
+        body["reward_id"] = reward_id or uuid.uuid4().hex
+    return body
+
+
+def pauses(tries: int) -> Iterator[float]:
+    """Seconds before each further try: doubling, with chance in it, so that many clients do not come at once."""
+    pause = _FIRST_PAUSE
+    for _ in range(tries - 1):
+        yield pause * random.uniform(0.5, 1.5)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def each(results: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | ApiError]:
+    """The answers of a batch, an ApiError in place of each that was refused."""
+    for result in results:
+        if "answer" in result:
+            yield result["answer"]
+        else:
+            yield ApiError.of(result["problem"]["status"], result["problem"], "")

@@ -1,0 +1,43 @@
+"""The JavaScript of docs/http.md, run as it stands by a browser on a page of the server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_kit import RunningServer
+
+pytestmark = pytest.mark.browser
+
+PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+
+LIGHTS = """
+from tandem import ActionHead, Application
+
+def create(settings, folder):
+    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
+"""
+
+
+def test_the_javascript_of_the_page_decides_and_rewards(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decision is recorded with its reward."""
+    block = re.search(r"```js\n(.*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    (tmp_path / "lights_of_the_page.py").write_text(LIGHTS, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    running = RunningServer(tmp_path, application="lights_of_the_page")
+    try:
+        page = browser.new_page()
+        page.goto(f"{running.url}/livez")
+        script = f"async () => {{ const base = '{running.url}'; {block[1]}\nreturn [decision, reward]; }}"
+        decision, reward = page.evaluate(script)
+        page.close()
+        assert decision["labels"][0] in ("red", "green", "blue")
+        assert reward == {"decision_id": decision["decision_id"], "matched": True, "counted": True}
+        assert running.engine.get_stats()["completed"] == 1
+    finally:
+        running.close()
