@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ....shared.actions.offer import Choices
 from ....shared.features import PlainFeatures
 from ....shared.ids.rewards_by_id import Outcome
 from ....shared.messages.batcher import Batcher
@@ -121,7 +122,7 @@ class Calls:
 
     async def _decide(self, asked: DecideRequest) -> DecideAnswer:
         self._check(asked)
-        decision = await self._batcher.ask(Asked(asked.key, asked.observation, "", asked.request_id))
+        decision = await self._batcher.ask(_asked(asked))
         return self._answer(decision)
 
     async def _decide_batch(self, batch: DecideBatch) -> DecideAnswers:
@@ -144,7 +145,7 @@ class Calls:
                 results.append(DecideResult(problem=error.problem))
             else:
                 results.append(None)
-                sound.append(Asked(asked.key, asked.observation, "", asked.request_id))
+                sound.append(_asked(asked))
         decided = iter(self._engine.decide_many(sound))
         return [self._result(next(decided)) if result is None else result for result in results]
 
@@ -159,9 +160,6 @@ class Calls:
 
     def _check(self, asked: DecideRequest) -> None:
         """Raises Refused for a question that the application cannot be asked."""
-        for name, value in (("allowed", asked.allowed), ("candidates", asked.candidates)):
-            if value is not None:
-                raise Refused(400, f"{name}: this application's choices are the same for every request")
         for name, text in (("key", asked.key), ("request_id", asked.request_id)):
             _check_text(name, text)
         if self._features is not None:
@@ -174,6 +172,8 @@ class Calls:
         if self._has_labels:
             choices = zip(self._heads, decision.action, strict=True)
             labels = tuple([head.labels[choice] if head.labels else None for head, choice in choices])
+        elif decision.labels:
+            labels = decision.labels
         return DecideAnswer(
             decision.id or None,
             decision.action,
@@ -217,6 +217,13 @@ class Calls:
         if outcome in _ENDED:
             raise Refused(*_ENDED[outcome])
         return RewardAnswer(name, True, outcome is Outcome.COUNTED)
+
+
+def _asked(asked: DecideRequest) -> Asked:
+    choices = None
+    if asked.allowed is not None or asked.candidates is not None:
+        choices = Choices(asked.allowed, asked.candidates)
+    return Asked(asked.key, asked.observation, "", asked.request_id, choices)
 
 
 def _json(content: Any) -> Response:

@@ -20,6 +20,8 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     With a `key` the newest decision under it is the one that a reward by this key completes; without one the decision
     stands alone. The same `request_id` is answered with the same decision as long as that waits for its reward.
+    `allowed` names the choices to draw among, by index or label; with several heads in an object by the heads' names.
+    `candidates` are those of a CandidateHead: objects of `id` and `features`.
     """
 
     observation: Any
@@ -30,14 +32,14 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DecideAnswer(msgspec.Struct):
-    """A decision: one choice for each action head, with the label of each that has any.
+    """A decision: one choice for each action head, with the label of each that has any (of a candidate its id).
 
     `send` is false where the gate held the action back, `reason` says why. `decision_id` is null for a decision that
     was not recorded.
     """
 
     decision_id: str | None
-    action: tuple[int, ...]
+    action: tuple[int | float, ...]
     labels: tuple[str | None, ...] | None
     probability: float
     send: bool

@@ -267,3 +267,22 @@ def test_an_applications_own_observation_is_decided(server: Any) -> None:
     assert len(made["action"]) == 2
     assert 0.0 < made["probability"] <= 1.0
     assert not math.isnan(made["probability"])
+
+
+def test_what_is_allowed_holds_over_http(lights: Any) -> None:
+    """By label or index, and the record says so; what cannot be used is refused, naming it."""
+    for allowed in (["red", "blue"], [0, 2], [True, False, True], {"light": ["red", 2]}):
+        for _ in range(5):
+            answer = call(lights, "/v1/decide", observation=[1.0, 2.0], allowed=allowed)
+            assert answer["labels"][0] in ("red", "blue")
+    call(lights, "/v1/reward", decision_id=answer["decision_id"], value=1.0)
+    rows = record(lights, answer["decision_id"])
+    assert int(rows["allowed"][0]) == 0b101
+    results = call(
+        lights,
+        "/v1/decide/batch",
+        requests=[{"observation": [1, 2], "allowed": ["green"]}, {"observation": [1, 2], "allowed": ["pink"]}],
+    )["results"]
+    assert results[0]["answer"]["labels"] == ["green"]
+    assert "light has no choice 'pink'" in results[1]["problem"]["detail"]
+    assert "no choice of light" in problem(lights, "/v1/decide", 400, json={"observation": [1, 2], "allowed": []})
