@@ -121,9 +121,7 @@ class Calls:
             raise Refused(400, f"the body is not JSON: {str(error)[:300]}") from None
 
     async def _decide(self, asked: DecideRequest) -> DecideAnswer:
-        self._check(asked)
-        decision = await self._batcher.ask(_asked(asked))
-        return self._answer(decision)
+        return self._answer(await self._batcher.ask(self._checked(asked)))
 
     async def _decide_batch(self, batch: DecideBatch) -> DecideAnswers:
         results: list[DecideResult] = []
@@ -140,12 +138,11 @@ class Calls:
         sound = []
         for asked in requests:
             try:
-                self._check(asked)
+                sound.append(self._checked(asked))
             except Refused as error:
                 results.append(DecideResult(problem=error.problem))
             else:
                 results.append(None)
-                sound.append(_asked(asked))
         decided = iter(self._engine.decide_many(sound))
         return [self._result(next(decided)) if result is None else result for result in results]
 
@@ -158,22 +155,27 @@ class Calls:
             refused = Refused(500, "the policy could not decide for this observation")
         return DecideResult(problem=refused.problem)
 
-    def _check(self, asked: DecideRequest) -> None:
-        """Raises Refused for a question that the application cannot be asked."""
+    def _checked(self, asked: DecideRequest) -> Asked:
+        """The question as the engine takes it. Raises Refused for one that the application cannot be asked."""
         for name, text in (("key", asked.key), ("request_id", asked.request_id)):
             _check_text(name, text)
         if self._features is not None:
             fault = check_numbers(asked.observation, self._features)
             if fault is not None:
                 raise Refused(400, fault)
+        choices = None
+        if asked.allowed is not None or asked.candidates is not None:
+            brought = asked.candidates
+            choices = Choices(
+                asked.allowed, None if brought is None else [(item.id, item.features) for item in brought]
+            )
+        return Asked(asked.key, asked.observation, "", asked.request_id, choices)
 
     def _answer(self, decision: Any) -> DecideAnswer:
-        labels = None
+        labels = decision.labels or None
         if self._has_labels:
             choices = zip(self._heads, decision.action, strict=True)
             labels = tuple([head.labels[choice] if head.labels else None for head, choice in choices])
-        elif decision.labels:
-            labels = decision.labels
         return DecideAnswer(
             decision.id or None,
             decision.action,
@@ -217,13 +219,6 @@ class Calls:
         if outcome in _ENDED:
             raise Refused(*_ENDED[outcome])
         return RewardAnswer(name, True, outcome is Outcome.COUNTED)
-
-
-def _asked(asked: DecideRequest) -> Asked:
-    choices = None
-    if asked.allowed is not None or asked.candidates is not None:
-        choices = Choices(asked.allowed, asked.candidates)
-    return Asked(asked.key, asked.observation, "", asked.request_id, choices)
 
 
 def _json(content: Any) -> Response:

@@ -15,24 +15,36 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Reward = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 
 
+class Candidate(msgspec.Struct, forbid_unknown_fields=True):
+    """One of those that a request brings for a CandidateHead: its name, and one number for each of its features."""
+
+    id: Name
+    features: list[float]
+
+
+Choice = int | str | bool
+
+
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A question. `observation` is what the application encodes: by default an array of its F features.
 
     With a `key` the newest decision under it is the one that a reward by this key completes; without one the decision
     stands alone. The same `request_id` is answered with the same decision as long as that waits for its reward.
-    `allowed` names the choices to draw among, by index or label; with several heads in an object by the heads' names.
-    `candidates` are those of a CandidateHead: objects of `id` and `features`.
+    `allowed` are the choices to draw among, by index, label or candidate's id, or as bools; with several heads by the
+    name of each. `candidates` are what a CandidateHead chooses from.
     """
 
     observation: Any
     key: Name | None = None
     request_id: Name | None = None
-    allowed: Any = None
-    candidates: Any = None
+    allowed: list[Choice] | dict[str, list[Choice]] | None = None
+    candidates: list[Candidate] | None = None
 
 
 class DecideAnswer(msgspec.Struct):
-    """A decision: one choice for each action head, with the label of each that has any (of a candidate its id).
+    """A decision: one choice for each action head, with the label of each that has any (the id of a candidate).
+
+    Of a GaussianHead the action is its number, and the probability its density per unit.
 
     `send` is false where the gate held the action back, `reason` says why. `decision_id` is null for a decision that
     was not recorded.

@@ -206,6 +206,10 @@ def test_batches_answer_each_by_itself(lights: Any) -> None:
         ("/v1/decide", b'{"observation":[1,2],"key":"a\\u0000"}', "key: holds a NUL"),
         ("/v1/decide", b'{"observation":[1,2],"request_id":"%s"}' % (b"x" * 257), "`$.request_id`"),
         ("/v1/decide", b'{"observation":[1,2],"candidates":[]}', "candidates:"),
+        ("/v1/decide", b'{"observation":[1,2],"candidates":[{"id":"a"}]}', "`features`"),
+        ("/v1/decide", b'{"observation":[1,2],"allowed":["mauve"]}', "mauve"),
+        ("/v1/decide", b'{"observation":[1,2],"allowed":[]}', "allowed"),
+        ("/v1/decide", b'{"observation":[1,2],"allowed":{"lamp":[0]}}', "lamp"),
         ("/v1/reward", b'{"value":1}', "one of decision_id and key"),
         ("/v1/reward", b'{"value":1,"key":"a","decision_id":"b"}', "one of decision_id and key"),
         ("/v1/reward", b'{"value":1e39,"key":"a"}', "`$.value`"),
@@ -259,6 +263,67 @@ def test_the_document_describes_the_calls(lights: Any) -> None:
     assert "410" in document["paths"]["/v1/reward"]["post"]["responses"]
 
 
+def test_what_is_allowed_is_drawn_and_recorded(lights: Any) -> None:
+    """By label, by index and as bools: nothing else comes up, and the probability is given what was allowed."""
+    for allowed in (["green", "blue"], [1, 2], [False, True, True]):
+        made = [call(lights, "/v1/decide", observation=[1.0, 2.0], allowed=allowed) for _ in range(20)]
+        assert {item["labels"][0] for item in made} == {"green", "blue"}
+        assert {item["probability"] for item in made} == {0.5}
+    only = call(lights, "/v1/decide", observation=[1.0, 2.0], allowed=["red"])
+    assert (only["labels"], only["probability"]) == (["red"], 1.0)
+    call(lights, "/v1/reward", decision_id=only["decision_id"], value=1.0)
+    assert record(lights, only["decision_id"])["allowed"].tolist() == [0b001]
+
+
+@pytest.fixture(scope="module")
+def made_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """`made_of(head)`: a server of an application with this one head (Python text)."""
+    running = []
+
+    def make(head: str) -> Any:
+        folder = tmp_path_factory.mktemp("made")
+        name = f"made_{uuid.uuid4().hex[:8]}"
+        source = "from tandem import Application, CandidateHead, GaussianHead\ndef create(settings, folder):\n"
+        source += f"    return Application('made', ('mood',), ({head},))\n"
+        (folder / f"{name}.py").write_text(source, encoding="utf-8")
+        sys.path.insert(0, str(folder))
+        running.append((RunningServer(folder, application=name), str(folder)))
+        return running[-1][0]
+
+    yield make
+    for server, folder in running:
+        server.close()
+        sys.path.remove(folder)
+
+
+def test_candidates_come_with_the_request(made_of: Any) -> None:
+    """The label is the id of the one that was chosen, also when the request comes again; features are recorded."""
+    server = made_of("CandidateHead('item', 4, ('price', 'fame'))")
+    brought = [{"id": f"item {number}", "features": [number / 4, 1.0]} for number in range(3)]
+    made = call(server, "/v1/decide", observation=[0.5], candidates=brought, request_id="one")
+    assert made["labels"] == [brought[made["action"][0]]["id"]]
+    assert made["probability"] == pytest.approx(1 / 3)
+    assert call(server, "/v1/decide", observation=[0.5], candidates=brought, request_id="one") == made
+    call(server, "/v1/reward", decision_id=made["decision_id"], value=1.0)
+    row = record(server, made["decision_id"])
+    assert row["candidates"][:3].tolist() == [item["features"] for item in brought]
+    chosen = call(server, "/v1/decide", observation=[0.5], candidates=brought, allowed=["item 2"])
+    assert chosen["labels"] == ["item 2"]
+    words = "takes from 1 to 4"
+    assert words in problem(server, "/v1/decide", 400, json={"observation": [0.5], "candidates": brought * 2})
+    assert "candidates" in problem(server, "/v1/decide", 400, json={"observation": [0.5]})
+
+
+def test_a_number_is_drawn_from_its_range(made_of: Any) -> None:
+    """The action is the number, within its range; the record holds the same."""
+    server = made_of("GaussianHead('price', 5.0, 20.0)")
+    made = [call(server, "/v1/decide", observation=[0.5]) for _ in range(30)]
+    assert all(5.0 <= item["action"][0] <= 20.0 for item in made)
+    assert len({item["action"][0] for item in made}) > 20
+    call(server, "/v1/reward", decision_id=made[0]["decision_id"], value=1.0)
+    assert float(record(server, made[0]["decision_id"])["value"][0]) == made[0]["action"][0]
+
+
 def test_an_applications_own_observation_is_decided(server: Any) -> None:
     """An application with a protocol of its own (the Queen) decides over HTTP as well; a fault in it is a 400."""
     assert "must be an object" in problem(server, "/v1/decide", 400, b'{"observation":3}')
@@ -267,22 +332,3 @@ def test_an_applications_own_observation_is_decided(server: Any) -> None:
     assert len(made["action"]) == 2
     assert 0.0 < made["probability"] <= 1.0
     assert not math.isnan(made["probability"])
-
-
-def test_what_is_allowed_holds_over_http(lights: Any) -> None:
-    """By label or index, and the record says so; what cannot be used is refused, naming it."""
-    for allowed in (["red", "blue"], [0, 2], [True, False, True], {"light": ["red", 2]}):
-        for _ in range(5):
-            answer = call(lights, "/v1/decide", observation=[1.0, 2.0], allowed=allowed)
-            assert answer["labels"][0] in ("red", "blue")
-    call(lights, "/v1/reward", decision_id=answer["decision_id"], value=1.0)
-    rows = record(lights, answer["decision_id"])
-    assert int(rows["allowed"][0]) == 0b101
-    results = call(
-        lights,
-        "/v1/decide/batch",
-        requests=[{"observation": [1, 2], "allowed": ["green"]}, {"observation": [1, 2], "allowed": ["pink"]}],
-    )["results"]
-    assert results[0]["answer"]["labels"] == ["green"]
-    assert "light has no choice 'pink'" in results[1]["problem"]["detail"]
-    assert "no choice of light" in problem(lights, "/v1/decide", 400, json={"observation": [1, 2], "allowed": []})
