@@ -150,7 +150,7 @@ def as_turn(request: Any) -> Turn:
             key, observation, territory_id, request_id, choices = (*request, None) if len(request) == 4 else request
         if choices is not None and not isinstance(choices, Choices):
             raise TypeError
-    except (TypeError, ValueError):
+    except Exception:
         raise ValueError(
             f"request: {described(request)}; it must be (key, observation, territory_id), and if it allows less than"
             " everything a Choices behind them"

@@ -22,7 +22,7 @@ import torch._dynamo  # an optimiser imports it, which takes a second: here, rat
 from numpy.typing import NDArray
 
 from ..inference_proc.engine import Engine
-from ..shared.application import Application
+from ..shared.application import ActionHead, Application
 from ..shared.configuration.config import parse
 from ..shared.errors import ApplicationError, TandemError
 from ..shared.instance import create_instance
@@ -134,8 +134,14 @@ class Running:
         return self._trainer.buffer.reader.recent(most)
 
     def probabilities(self, observation: Any) -> tuple[NDArray[np.float64], ...]:
-        """With which probability each choice of each head would be drawn now: float64[size] for each head."""
+        """With which probability each choice of each head would be drawn now: float64[size] for each head.
+
+        Raises TandemError for candidates and numbers, which have no such choices.
+        """
         self._check_open()
+        for head in self.engine.application.heads:
+            if type(head) is not ActionHead:
+                raise TandemError(f"probabilities: {head.name} is a {type(head).__name__} and has no fixed choices")
         encoded = np.asarray(self.engine.application.encode(observation), np.float32)
         with torch.no_grad():
             heads = self.engine.get_model_for_inference()(torch.from_numpy(encoded[np.newaxis].copy()))

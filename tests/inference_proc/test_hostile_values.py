@@ -81,12 +81,15 @@ def test_what_is_no_number_is_no_reward(hostile: Made) -> None:
 
 
 def test_a_key_is_text(hostile: Made) -> None:
-    """Anything else is refused by name at every entry, and nothing is decided, remembered or counted."""
+    """Anything else is refused by name at every entry, and nothing is decided, remembered or counted.
+
+    Only `decide` takes None: a decision without a key.
+    """
     engine, _ = hostile(gate=True)
     before = engine.get_stats()
     for key in NO_TEXTS:
         for call in (
-            lambda key=key: engine.decide(key, GOOD),
+            lambda key=key: engine.decide(5 if key is None else key, GOOD),
             lambda key=key: engine.reward(key, 0.5),
             lambda key=key: engine.failed(key, (1, 1)),
             lambda key=key: engine.forget(key),
@@ -190,7 +193,7 @@ def test_a_wrong_observation_is_named_and_leaves_no_trace(hostile: Made, encode:
 
 
 def bad_requests() -> list[Any]:
-    requests: list[Any] = [(key, GOOD, "") for key in NO_TEXTS]
+    requests: list[Any] = [(key, GOOD, "") for key in NO_TEXTS if key is not None]
     requests += [("b", GOOD, territory) for territory in NO_TEXTS if territory is not None]
     requests += [("b", observation, "") for observation, _ in MISTAKES]
     return [*requests, (), ("b",), ("b", GOOD), ("b", GOOD, "", 1), None, 5, "b", Vexing()]

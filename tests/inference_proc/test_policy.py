@@ -213,8 +213,7 @@ def _estimates(choices: int) -> RewardModel:
     return model
 
 
-@pytest.mark.parametrize("floor", [0.0, 0.2])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize(("temperature", "floor"), [(1.0, 0.0), (2.0, 0.2)])
 @pytest.mark.parametrize("way", ["infer", "forward", "many", "logits"])
 def test_draws_among_the_allowed_have_the_probability_that_is_told(way: str, temperature: float, floor: float) -> None:
     """As often as told, never another choice, and by the rule that would hold if there were no others."""
@@ -234,14 +233,14 @@ def test_draws_among_the_allowed_have_the_probability_that_is_told(way: str, tem
     row = np.zeros((1, 2), np.float32)
     expected = plain.distribution(plain._forward(row)[0][0])
     taken = np.zeros(5)
-    for _ in range(3000 if way != "many" else 600):
+    for _ in range(1000 if way != "many" else 200):
         rows, all_asked = (row, [asked]) if way != "many" else (np.repeat(row, 6, axis=0), [asked] * 5 + [_Asked()])
         for draw in policy.act_many(rows.copy(), all_asked)[:5]:
             assert isinstance(draw, Draw)
             taken[draw.action[0]] += 1
             assert draw.probability == pytest.approx(expected[kept.index(draw.action[0])], rel=1e-4)
-    assert taken[kept] / 3000 == pytest.approx(expected, abs=0.04)
-    assert taken.sum() == taken[kept].sum() == 3000
+    assert taken[kept] / 1000 == pytest.approx(expected, abs=0.05)
+    assert taken.sum() == taken[kept].sum() == 1000
 
 
 def test_what_the_model_masks_stays_masked() -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.errors import ApplicationError
+from tandem.shared.experiences.batch import BatchRoom, RecordTensors
 from tandem.shared.experiences.records import SEND, WAIT, RecordLayout
 from tandem.shared.learning import (
     StepResult,
     event_row,
+    given_allowed,
     history_row,
     load_learner,
     log_probabilities,
@@ -103,3 +105,38 @@ def test_a_logit_of_minus_infinity_counts_as_masked():
     (logs.exp() * logs).sum().backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 1] == 0
+
+
+def test_a_batch_says_what_was_allowed() -> None:
+    """Choices, candidates and numbers as they were recorded, from rows and from the gathered words alike."""
+    layout = RecordLayout(2, 1, 0, choices=11, candidates=11, candidate_features=3, values=1)
+    room = BatchRoom(layout, 5)
+    rng = np.random.default_rng(1)
+    given = rng.random((5, 11)) < 0.5
+    room.rows["allowed"] = np.packbits(given, axis=1, bitorder="little")
+    room.rows["candidates"] = rng.random((5, 11, 3))
+    room.rows["observation"] = rng.random((5, 2))
+    room.rows["value"] = rng.random((5, 1))
+    tensors = RecordTensors(layout, room.tensor)
+    batch = make_batch(room.rows, np.zeros(5, np.float32), torch.device("cpu"), layout)
+    for found in (tensors, batch):
+        assert found.allowed is not None
+        assert found.allowed.tolist() == given.tolist()
+        assert found.mask is not None
+        assert found.mask.tolist() == given.tolist()
+        assert found.candidates is not None
+        assert found.candidates.tolist() == room.rows["candidates"].tolist()
+        assert found.values is not None
+        assert found.values.tolist() == room.rows["value"].tolist()
+    assert batch.inputs.shape == (5, 2 + 11 * 3 + 11)
+    assert batch.inputs[:, -11:].tolist() == given.astype(float).tolist()
+
+
+def test_logits_given_what_was_allowed() -> None:
+    """Each head takes its own part of the bits."""
+    heads = [torch.zeros(1, 2), torch.zeros(1, 3)]
+    allowed = torch.tensor([[True, False, True, True, False]])
+    first, second = (log_probabilities(head).exp() for head in given_allowed(heads, allowed))
+    assert first.tolist() == [[1.0, 0.0]]
+    assert second.tolist() == [[0.5, 0.5, 0.0]]
+    assert given_allowed(heads, None) == heads

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
-from tandem.shared.application import ActionHead
+from tandem.shared.actions.number import draw_number
+from tandem.shared.application import ActionHead, GaussianHead
 from tandem.shared.configuration.config import ContinuousTrainingConfig
 from tandem.shared.learning import Batch
 from tandem.shared.weights.flat_model import FlatModel
@@ -249,3 +251,54 @@ def test_a_learner_follows_its_parameters_to_other_memory():
     train(trained, 2, lambda chunks: chunks * 1.0)
     assert torch.equal(left, before)
     assert not torch.equal(flat.flat, before)
+
+
+def test_what_was_not_allowed_has_no_part_in_a_step() -> None:
+    """Ratio and entropy are those given what was allowed: a likely choice that was forbidden changes neither."""
+    trained = learner()
+    with torch.no_grad():
+        trained.model.out.weight.zero_()
+        trained.model.out.bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0]))
+    rows = 32
+    actions = torch.stack([1 + torch.arange(rows) % 2, torch.zeros(rows, dtype=torch.long)], dim=1)
+    allowed = torch.tensor([[False, True, True, False, False, True, True]]).expand(rows, -1)
+    observations, sent = torch.rand(rows, 4), torch.ones(rows, dtype=torch.bool)
+    # Drawn among two and two: a quarter. Without the masks the choices would be 8,000 times less likely.
+    rewards = (actions[:, 0] == 1).float()
+    batch = Batch(observations, actions, rewards, torch.full((rows,), 0.25), sent, allowed)
+    result = trained.step(batch)
+    assert result.entropy == pytest.approx(2 * 0.6931, abs=1e-3)
+    for _ in range(60):
+        trained.step(batch)
+    with torch.no_grad():
+        logits = trained.model(observations)[0].mean(dim=0)
+    assert float(logits[1] - logits[2]) > 1.0
+
+
+def test_a_number_moves_to_where_most_is_earned() -> None:
+    """A GaussianHead's mean follows the rewards of what was drawn, by its density."""
+
+    class Number(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+            torch.nn.init.zeros_(self.layer.weight)
+            torch.nn.init.zeros_(self.layer.bias)
+
+        def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor]:
+            return (self.layer(observations),)
+
+    head, model, rng = GaussianHead("price", 0.0, 10.0), Number(), np.random.default_rng(3)
+    trained = PolicyGradient(model, (head,), CONFIG)
+    for _ in range(300):
+        observations = torch.rand(32, 4)
+        with torch.no_grad():
+            parameters = model(observations)[0].tolist()
+        drawn = torch.tensor([draw_number(head, (mean, log), rng.random) for mean, log in parameters])
+        values, sent = drawn[:, :1], torch.ones(32, dtype=torch.bool)
+        rewards = 1.0 - 0.1 * (values[:, 0] - 8.0).square()
+        actions = torch.zeros(32, 1, dtype=torch.int64)
+        trained.step(Batch(observations, actions, rewards, drawn[:, 1], sent, values=values))
+    with torch.no_grad():
+        mean = 5.0 + 5.0 * float(model(torch.full((1, 4), 0.5))[0][0, 0])
+    assert mean == pytest.approx(8.0, abs=0.8)

@@ -132,7 +132,7 @@ def named(candidates: Any, hashed: int) -> tuple[str, ...]:
     """The id among those of a request's candidates whose `id_hash` this is; empty if none is."""
     try:
         ids = [item["id"] if isinstance(item, Mapping) else item[0] for item in candidates]
-    except (KeyError, TypeError, IndexError):
+    except Exception:  # other requests are decided at the same time, and this one has its decision
         return ()
     return next(((name,) for name in ids if isinstance(name, str) and id_hash(name) == hashed), ())
 
