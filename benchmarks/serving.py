@@ -3,8 +3,8 @@
 The server runs as `ctl up` starts it, beside a trainer that trains every second. It is kept on one core and the client
 on another, so that decisions_per_s is what one core serves. Each connection sends its next observation when the last
 one is answered. `calls` has the same for an application of 28 numbers and 10 choices, over HTTP and WebSocket, each
-beside an echo on the same server in turns, and the latency at half of what 16 connections reach. The client speaks just enough WebSocket to cost little itself: its frames are made beforehand, and of
-a reply it looks at the type only.
+beside an echo on the same server in turns, and the latency at half of what 16 connections reach. The client speaks just
+enough WebSocket to cost little itself: its frames are made beforehand, and of a reply it looks at the type only.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class LivePolicy:
         config, flat = instance.config, instance.build_model()
         slots = instance.open_slots(flat.layout)
         is_large = flat.layout.data_bytes >= config.weights.in_place_bytes
-        policy = Policy.configured(flat.model, config.inference, instance.application.heads)
+        policy = Policy.configured(flat.model, config.inference, instance.application.heads, lane.index)
         model = LiveModel(flat, slots, in_place=config.trainer.enabled and is_large)
         freshness = Freshness(instance.control, lane.index, config.trainer.buffer_capacity)
         return cls(policy, model, slots, lane.count, freshness)

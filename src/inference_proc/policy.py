@@ -91,7 +91,7 @@ class Policy:
         model: torch.nn.Module,
         temperature: float = 1.0,
         floor: float = 0.0,
-        seed: int | None = None,
+        seed: int | list[int] | None = None,
         head_names: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
@@ -105,9 +105,14 @@ class Policy:
         self.rng = np.random.default_rng(seed)
 
     @classmethod
-    def configured(cls, model: torch.nn.Module, settings: InferenceConfig, heads: Sequence[ActionHead]) -> Policy:
-        """The policy of a model for these action heads, with the settings of an instance."""
-        seed = None if settings.seed < 0 else settings.seed
+    def configured(
+        cls, model: torch.nn.Module, settings: InferenceConfig, heads: Sequence[ActionHead], lane: int = 0
+    ) -> Policy:
+        """The policy of a model for these action heads, with the settings of an instance.
+
+        Each lane draws numbers of its own, also from a fixed seed: several server processes are not to explore alike.
+        """
+        seed = None if settings.seed < 0 else [settings.seed, lane] if lane else settings.seed
         names = [head.name for head in heads]
         policy = cls(model, settings.temperature, settings.exploration_floor, seed, names)
         policy._number = gaussian_head(heads)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tandem.inference_proc.policy import Draw, Policy
 from tandem.shared.actions.offer import Offer
-from tandem.shared.application import MASKED
+from tandem.shared.application import MASKED, ActionHead
+from tandem.shared.configuration.config import InferenceConfig
 from tandem.shared.models.logits_model import LogitsModel
 from tandem.shared.models.reward_model import RewardModel
 
@@ -258,3 +259,14 @@ def test_what_the_model_masks_stays_masked() -> None:
     assert isinstance(draws[2], Draw)
     assert draws[2].action == (1, 1)
     assert draws[2].probability == pytest.approx(1.0)
+
+
+def test_server_processes_do_not_explore_alike() -> None:
+    """From one seed each lane draws a sequence of its own; that of a lane is the same again."""
+    settings = InferenceConfig(seed=3)
+    drawn = [
+        tuple(Policy.configured(torch.nn.Identity(), settings, (ActionHead("a", 2),), lane).rng.random(4))
+        for lane in (0, 1, 2, 1)
+    ]
+    assert len(set(drawn)) == 3
+    assert drawn[1] == drawn[3]
