@@ -47,6 +47,7 @@ ROOMS = {
     "trainer_proc": {"shared", "trainer_proc"},
     "supervisor": {"shared", "supervisor"},
     "supervisor.commands.evaluate": {"shared", "supervisor", "evaluation"},
+    "supervisor.commands.decision_log": {"shared", "supervisor", "evaluation"},
     "evaluation.log": {"shared", "evaluation.errors", "evaluation.intervals"},
     "evaluation": {"shared", "evaluation"},
     "queen": {"shared", "queen"},

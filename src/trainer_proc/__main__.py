@@ -16,6 +16,7 @@ import sys
 import torch
 
 from ..shared.application import ActionHead
+from ..shared.decision_log.writer import logged
 from ..shared.errors import TandemError
 from ..shared.instance import Instance, seeded_model
 from ..shared.learning import Batch, build_learner
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.info(
             "version %d: training every %g s on %s", trainer.model_version, config.training_interval, trainer.device
         )
-        with event_files(instance):
+        with event_files(instance), logged(instance) as trainer.loop.beside:
             trainer.run()
     except TandemError as error:
         print(error, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from ..shared.configuration.config import ContinuousTrainingConfig
@@ -62,6 +63,8 @@ class TrainingLoop:
         self._metrics = metrics
         self._stopping = False
         self.thread: threading.Thread | None = None
+        self.beside: Callable[[], None] = lambda: None
+        """Called between two steps and twenty times a second at least, also while training is paused."""
         self._failures = 0
         self._next_checkpoint = time.monotonic() + work.config.checkpoint_interval
 
@@ -149,6 +152,7 @@ class TrainingLoop:
         """What happens between two steps: a sign of life, the rate, an operator's commands."""
         self.progress()
         self._metrics.refresh_rate()
+        self.beside()
         self._work.poll()
 
     def tick(self, most: int = 1) -> int:

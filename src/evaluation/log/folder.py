@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...shared.actions.heads import record_sizes
 from ...shared.application import ActionHead, Application
+from ...shared.decision_log.segments import OPEN, whole_rows
 from ...shared.experiences.records import RecordLayout
 from ..errors import EvaluationError
 from .decisions import NO_OTHER_HEADS
@@ -87,9 +88,12 @@ def read_log(folder: Path) -> tuple[LogSchema, NDArray[Any]]:
     """
     schema = LogSchema.read(folder)
     paths = sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
-    if not paths:
-        raise EvaluationError(f"{folder}: holds no segment (*.npy)")
     segments = [_segment(path, schema) for path in paths]
+    # What is being written: as much of it as is whole. One that is complete already may lie there for a moment.
+    growing = [path for path in folder.glob(f"*{OPEN}") if not path.with_suffix(".npy").exists()]
+    segments += [_kept(whole_rows(path.read_bytes(), schema.layout.record)) for path in sorted(growing)]
+    if not segments:
+        raise EvaluationError(f"{folder}: holds no segment (*.npy)")
     names = [
         name for name in segments[0].dtype.names or () if all(name in (part.dtype.names or ()) for part in segments)
     ]
@@ -111,7 +115,11 @@ def _segment(path: Path, schema: LogSchema) -> NDArray[Any]:
             raise EvaluationError(f"{path}: its records have no field {name!r}")
         if rows.dtype[name] != wanted[name]:
             raise EvaluationError(f"{path}: the field {name!r} is {rows.dtype[name]}, the schema says {wanted[name]}")
-    return rows[[name for name in rows.dtype.names if name not in _DROPPED]]
+    return _kept(rows)
+
+
+def _kept(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[[name for name in rows.dtype.names or () if name not in _DROPPED]]
 
 
 def write_segment(folder: Path, schema: LogSchema, records: NDArray[Any], name: str) -> Path:

@@ -284,6 +284,20 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True)
+class DecisionLogConfig:
+    """The section `decision_log`: every completed decision on disk."""
+
+    enabled: bool = setting(False, "the trainer process writes every completed decision to disk")
+    folder: str = setting("", "where; empty: data_dir/INSTANCE/decisions")
+    keys: str = setting(
+        "plain", "keys as they are, hashed with a salt of the log's own, or none", choices=("plain", "hashed", "none")
+    )
+    segment_bytes: int = setting(64_000_000, "size at which a segment is completed", at_least=4096)
+    max_bytes: int = setting(2_000_000_000, "size of all segments above which the oldest go", at_least=4096)
+    max_age_days: float = setting(30.0, "age at which a segment goes", above=0)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that one instance needs to know."""
 
@@ -296,6 +310,7 @@ class Config:
     supervisor: SupervisorConfig = section(SupervisorConfig)
     logging: LoggingConfig = section(LoggingConfig)
     metrics: MetricsConfig = section(MetricsConfig)
+    decision_log: DecisionLogConfig = section(DecisionLogConfig)
     folder: str = "."
     """Folder of the file that was read; relative paths of the application start there. Not a setting."""
 

@@ -154,6 +154,9 @@ _TRAINER: list[Field] = [
     ("metrics.shortened", "u64", "steps that moved too far, as the refused one before, and were shortened"),
     ("metrics.idle_ticks", "u64", "ticks at which training rested, as nothing had been new for a while"),
     ("metrics.bounded_ticks", "u64", "ticks whose budget did not allow the steps that the data asked for"),
+    ("metrics.logged", "u64", "decisions that were written to the decision log"),
+    ("metrics.unlogged", "u64", "decisions that were overwritten before they could be logged"),
+    ("metrics.log_failures", "u64", "failures to write the decision log"),
     ("trainer.claims", "u64", "times the trainer's flock was taken; who finds another number publishes no more"),
 ]
 _COMMANDS: list[Field] = [

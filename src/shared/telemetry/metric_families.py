@@ -189,6 +189,10 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                "skipped_steps"),
         _metric("tandem_training_idle_ticks", "counter", "Ticks at which training rested, as nothing had been new for a"
                 " while.", "idle_ticks"),
+        _metric("tandem_decision_log_records", "counter", "Decisions written to the decision log.", "logged"),
+        _metric("tandem_decision_log_lost", "counter", "Decisions that were overwritten before they could be logged.",
+                "unlogged"),
+        _metric("tandem_decision_log_failures", "counter", "Failures to write the decision log.", "log_failures"),
         _metric("tandem_training_bounded_ticks", "counter", "Ticks whose budget (trainer.tick_budget) did not allow the"
                 " steps that the data asked for.", "bounded_ticks"),
         _metric("tandem_training_overruns", "counter", "Ticks missed because a step took longer than the interval.",
