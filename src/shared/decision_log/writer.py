@@ -164,7 +164,10 @@ class DecisionLogWriter:
             self._warn.warning(log, "%d decisions were overwritten before they could be logged", missed)
         named = {str(lane): number for lane, number in marks.items()}
         plain = {"series": self._series, "marks": named, "missed": self._missed}
-        replace_synced(self.folder / _POSITIONS, seal(plain))
+        # Not synced: a kill loses nothing of it, and five waits for the disk a second would hold up training.
+        hidden = self.folder / f".{_POSITIONS}"
+        hidden.write_bytes(seal(plain))
+        os.replace(hidden, self.folder / _POSITIONS)
 
     def _new_of(self, lane: int, mark: int) -> tuple[NDArray[Any], int]:
         """The whole records of a lane with numbers above `mark`, and the number of its newest."""
