@@ -51,6 +51,8 @@ ROOMS = {
     "evaluation.log": {"shared", "evaluation.errors", "evaluation.intervals"},
     "evaluation": {"shared", "evaluation"},
     "queen": {"shared", "queen"},
+    "supervisor.commands.replay": {"shared", "supervisor", "offline"},
+    "offline": {"shared", "trainer_proc", "evaluation.log"},
     "testing": {"shared", "inference_proc", "trainer_proc"},
     "gym": {"shared", "testing"},
     "client": {"shared.errors"},

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("doctor", "full", "what could go wrong on this machine, and what mends it"),
     "demo": ("demo", "full", "play the bundled game against a server that learns from it"),
     "decision-log": ("decision_log", "full", "the logged decisions as one file, for other programs"),
+    "replay": ("replay", "full", "train a checkpoint on logged decisions"),
     "bench": ("bench", "full", "run the scripts that print the figures of the documents"),
     "test": ("test", "test", "run the tests"),
     "completion": ("completion", "light", "completion of commands and options for bash and zsh"),

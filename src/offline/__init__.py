@@ -1,0 +1,1 @@
+"""Training on a log of decisions, without a server: as fast as the machine can."""
