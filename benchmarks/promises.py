@@ -22,15 +22,18 @@ PAGE = ROOT / "docs" / "promises.md"
 
 _MODELS = (2, 8)
 """Promises of which spin checks a model too."""
+_ELSEWHERE = {47: "processes/test_workers.py", 49: "processes/test_decision_log.py"}
+"""Files outside of `tests/promises` that report a figure."""
 
 
 def proofs(numbers: list[int]) -> list[str]:
     """The files that prove these promises; all of them if none is named."""
     folder = ROOT / "tests" / "promises"
+    others = [str(ROOT / "tests" / path) for number, path in _ELSEWHERE.items() if not numbers or number in numbers]
     if not numbers:
-        return [str(folder)]
+        return [str(folder), *others]
     files = [str(path) for number in numbers for path in sorted(folder.glob(f"test_promise_{number:02}_*.py"))]
-    return files + [str(folder / "test_proofs.py")] * any(number in _MODELS for number in numbers)
+    return files + others + [str(folder / "test_proofs.py")] * any(number in _MODELS for number in numbers)
 
 
 def run(numbers: list[int], full: bool) -> tuple[int, dict[int, list[str]]]:
