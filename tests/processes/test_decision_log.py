@@ -45,10 +45,10 @@ def test_a_log_survives_the_deaths_of_its_writer_and_of_the_server(
     ctl: Ctl, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     """The ring is so small that decisions are overwritten while no trainer lives: those are missing, and counted."""
-    (tmp_path / "lights.py").write_text(TRAFFIC, encoding="utf-8")
+    (tmp_path / "logged_lights.py").write_text(TRAFFIC, encoding="utf-8")
     started = ctl.up(
-        application="lights",
-        inference={"command": f"{sys.executable} {tmp_path / 'lights.py'}", "lanes": 1},
+        application="logged_lights",
+        inference={"command": f"{sys.executable} {tmp_path / 'logged_lights.py'}", "lanes": 1},
         trainer={"buffer_capacity": 500, "training_interval": 0.5},
         decision_log={"enabled": True, "segment_bytes": 100_000},
     )

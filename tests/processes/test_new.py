@@ -35,11 +35,11 @@ def test_a_new_application_learns_within_a_minute(ctl: Ctl, tmp_path: Path, wait
     started = ctl("up", "-d", "--config", str(folder / "config.yaml"), "--port", "0")
     assert started.returncode == 0, started.stderr
     url = ctl.status["url"]
-    command = [sys.executable, "simulate.py", "--url", url, "--seconds", "26", "--rate", "100"]
+    command = [sys.executable, "simulate.py", "--url", url, "--seconds", "16", "--rate", "150"]
     played = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert played.returncode == 0, played.stderr
     shares = [int(share) for share in re.findall(r"(\d+)% of", played.stdout)]
-    assert len(shares) >= 4, played.stdout
+    assert len(shares) >= 3, played.stdout
     assert shares[-1] >= 67, played.stdout
     own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tested = subprocess.run(own, cwd=folder, capture_output=True, text=True, timeout=240, check=False)

@@ -83,9 +83,9 @@ def owners(instance: Instance) -> list[int]:
 
 def start(ctl: Ctl, **inference: Any) -> Instance:
     """An instance of the lights with two workers."""
-    (ctl.folder / "lights.py").write_text(LIGHTS, encoding="utf-8")
+    (ctl.folder / "lights_of_workers.py").write_text(LIGHTS, encoding="utf-8")
     settings = {"workers": 2, "lanes": 2, "pending_timeout": 600, **inference}
-    started = ctl.up(application="lights", inference=settings, trainer={"buffer_capacity": 200_000})
+    started = ctl.up(application="lights_of_workers", inference=settings, trainer={"buffer_capacity": 200_000})
     assert started.returncode == 0, started.stderr
     return Instance(ctl.instance)
 

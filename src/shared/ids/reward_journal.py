@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..experiences.forwarded_rewards import Cells
+from ..memory.claim import WORD
 
 _TICKET, _HASH, _WORD, _WHERE = range(4)
 _BEGUN, _DONE = 1, 2
@@ -77,7 +78,7 @@ class RewardJournal:
         own[place, _WORD] = 0
         own[place, _WHERE] = cell << 2 | _BEGUN
         own[place, _TICKET] = ticket
-        own[0, 0] = count + 1
+        own[0, 0] = count + 1 & WORD
         self._at = place
         # What was stored must be seen before the others' entries are looked at.
         self._barrier.acquire(False)
@@ -118,6 +119,10 @@ class RewardJournal:
 
     def _is_in_cell(self, lane: int, entry: NDArray[np.uint64]) -> bool:
         cells, cell, word = self._cells.by_lane[lane], int(entry[_WHERE]) >> 2, int(entry[_WORD])
+        if cell + 1 >= len(cells):
+            # Somebody wrote into the segment: no process of ours names such a cell.
+            self._cells.note_damage(lane, cell, word, "an entry of the journal of rewards")
+            return False
         return word != 0 and cells[cell] == int(entry[_TICKET]) and cells[cell + 1] == word
 
     def _elsewhere(self, ticket: int, hashed: int) -> Known:

@@ -290,3 +290,19 @@ def test_a_final_reward_by_id_counts_once_wherever_its_process_is_killed(channel
     assert len(names) > 30
     assert [earned(made, name) for name in names] == [[1.0]] * len(names)
     owner.release()
+
+
+def test_nonsense_in_the_journal_is_passed_over(lanes: Any) -> None:
+    """Whatever lies in a lane's journal, rewards go on to be counted, once; the damage is counted too."""
+    made, first, second = lanes
+    name = decide(first, "k")
+    journals = first.forwarded.cells.journals
+    journals[first.index][:] = 2**64 - 1
+    journals[second.index][:] = name.ticket
+    assert give(first, name, 1.0, final=False, reward_id="a") is Outcome.COUNTED
+    assert give(first, name, 1.0, final=False, reward_id="a") is Outcome.REPEATED
+    assert give(second, name, 1.0, final=False, reward_id="a") is Outcome.REPEATED
+    assert give(second, name, 2.0, final=False, reward_id="b") is Outcome.COUNTED
+    assert give(first, name, 4.0) is Outcome.COUNTED
+    assert earned(made, name) == [7.0]
+    assert first.get("damaged") + second.get("damaged") > 0
