@@ -90,6 +90,15 @@ def share(rows):
     return sum(row[2] for row in rows) / sum(row[3] for row in rows)
 
 
+def best_fixed():
+    """What the best single price for all moments would earn of what the best prices would."""
+    world, steps = World(0), [(number + 0.5) / 20 for number in range(20)]
+    moments = [(demand, drivers) for demand in steps for drivers in steps]
+    most = sum(world.earns(moment, world.best(moment)) for moment in moments)
+    prices = [LOWEST + number / 4 for number in range(round(4 * (HIGHEST - LOWEST)) + 1)]
+    return max(sum(world.earns(moment, price) for moment in moments) for price in prices) / most
+
+
 def main():
     parser = argparse.ArgumentParser(description="Customers.")
     parser.add_argument("--url", default="http://127.0.0.1:8043")
@@ -101,6 +110,7 @@ def main():
     rows = play(Server(options.url), World(options.seed), options.customers, lambda: time.sleep(1 / options.rate))
     for start in range(0, len(rows), 500):
         print(f"customers {start + 1:>5} to {start + len(rows[start:][:500]):>5}: {share(rows[start:][:500]):.3f}")
+    print(f"one price for everybody, the best: {best_fixed():.3f}")
     if options.out:
         with open(options.out, "w", encoding="utf-8") as file:
             json.dump(rows, file)
