@@ -5,6 +5,7 @@ A sample is one gather into these words; the training tensors are views, so that
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,24 @@ class RecordTensors:
         self.confidences = floats[:, at("confidence")]
         self.versions = words[:, at("version") // 2]
         self.sent = integers[:, at("decision")] == SEND
-        self.allowed = _bits(records, words)
+        self._records, self._words = records, words
         self.candidates: torch.Tensor | None = None
-        self.mask: torch.Tensor | None = None
         self.values: torch.Tensor | None = None
         if records.candidates:
             begin, shape = at("candidates"), (records.candidates, records.candidate_features)
             self.candidates = floats[:, begin : begin + shape[0] * shape[1]].reshape(-1, *shape)
-            self.mask = self.allowed
         if records.values:
             self.values = floats[:, at("value") : at("value") + records.values]
+
+    @cached_property
+    def allowed(self) -> torch.Tensor:
+        """The choices that were allowed, bool[n, choices]. Made when it is asked for: it costs as much as a sample."""
+        return _bits(self._records, self._words)
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Which candidates there were, bool[n, M]; None without a CandidateHead."""
+        return self.allowed if self._records.candidates else None
 
 
 def _bits(records: RecordLayout, words: torch.Tensor) -> torch.Tensor:
