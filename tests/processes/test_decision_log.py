@@ -51,6 +51,7 @@ def test_a_log_survives_the_deaths_of_its_writer_and_of_the_server(
         inference={"command": f"{sys.executable} {tmp_path / 'logged_lights.py'}", "lanes": 1},
         trainer={"buffer_capacity": 500, "training_interval": 0.5},
         decision_log={"enabled": True, "segment_bytes": 100_000},
+        supervisor={"max_restarts": 1000, "backoff_limit": 0.2},
     )
     assert started.returncode == 0, started.stderr
     instance = Instance(ctl.instance)

@@ -85,7 +85,9 @@ def start(ctl: Ctl, **inference: Any) -> Instance:
     """An instance of the lights with two workers."""
     (ctl.folder / "lights_of_workers.py").write_text(LIGHTS, encoding="utf-8")
     settings = {"workers": 2, "lanes": 2, "pending_timeout": 600, **inference}
-    started = ctl.up(application="lights_of_workers", inference=settings, trainer={"buffer_capacity": 200_000})
+    # So many deaths in a row as are wanted here would end in the state fatal.
+    patient, trainer = {"max_restarts": 1000, "backoff_limit": 0.2}, {"buffer_capacity": 200_000}
+    started = ctl.up(application="lights_of_workers", inference=settings, trainer=trainer, supervisor=patient)
     assert started.returncode == 0, started.stderr
     return Instance(ctl.instance)
 
