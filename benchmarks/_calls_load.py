@@ -140,7 +140,8 @@ def measure(seconds: float) -> dict[str, Any]:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("_echo_server.py")
-        settings = {"command": f"{sys.executable} {script}", "pending_capacity": 1024}
+        # One connection that echoes as fast as it can would be told to slow down.
+        settings = {"command": f"{sys.executable} {script}", "pending_capacity": 1024, "max_frame_rate": 1e6}
         config = write_config(Path(folder), inference=settings)
         text = config.read_text(encoding="utf-8") + "application: _echo_server\n"
         config.write_text(text, encoding="utf-8")

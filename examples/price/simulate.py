@@ -7,12 +7,12 @@ are. Neither the server nor Tandem knows how. Since this program does, it can sa
 """
 
 import argparse
-import http.client
 import json
 import math
 import random
 import time
-from urllib.parse import urlsplit
+
+from tandem.client import Client
 
 LOWEST, HIGHEST = 5.0, 25.0
 
@@ -49,27 +49,19 @@ class World:
 
 
 class Server:
-    """The two calls of a Tandem server."""
+    """A Tandem server that sets prices."""
 
     def __init__(self, url):
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-
-    def post(self, path, body):
-        self.connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = self.connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise SystemExit(f"{path}: {answer.status} {text.decode()}")
-        return json.loads(text)
+        self.server = Client(url)
 
     def price(self, moment):
         """A price, and the decision's id."""
-        answer = self.post("/v1/decide", {"observation": moment})
-        return answer["action"][0], answer["decision_id"]
+        decision = self.server.decide(moment)
+        return decision.action[0], decision.id
 
     def reward(self, decision_id, value):
         """What the price earned."""
-        self.post("/v1/reward", {"decision_id": decision_id, "value": value})
+        self.server.reward(decision_id, value)
 
 
 def play(server, world, customers, pause=lambda: None):

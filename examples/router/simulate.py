@@ -7,12 +7,12 @@ router nor Tandem knows the formula. Since this program does, it can say what th
 """
 
 import argparse
-import http.client
 import json
 import math
 import random
 import time
-from urllib.parse import urlsplit
+
+from tandem.client import Client
 
 BACK_ENDS = {
     "small": (0.05, 1.0, 0.25, 0.1),
@@ -52,28 +52,20 @@ class World:
 
 
 class Router:
-    """The two calls of a Tandem server."""
+    """A Tandem server that chooses back ends."""
 
     def __init__(self, url):
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-
-    def post(self, path, body):
-        self.connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = self.connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise SystemExit(f"{path}: {answer.status} {text.decode()}")
-        return json.loads(text)
+        self.server = Client(url)
 
     def choose(self, prompt, back_ends):
         """The name of the back end that answers, and the decision's id."""
         candidates = [{"id": name, "features": features} for name, features in back_ends.items()]
-        answer = self.post("/v1/decide", {"observation": prompt, "candidates": candidates})
-        return answer["labels"][0], answer["decision_id"]
+        decision = self.server.decide(prompt, candidates=candidates)
+        return decision.labels[0], decision.id
 
     def reward(self, decision_id, value):
         """What the answer was worth."""
-        self.post("/v1/reward", {"decision_id": decision_id, "value": value})
+        self.server.reward(decision_id, value)
 
 
 def play(router, world, prompts, pause=lambda: None):

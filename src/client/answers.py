@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 AGAIN = frozenset({429, 502, 503, 504})
 """Statuses after which the same call is sent again."""
@@ -108,10 +110,31 @@ def pauses(tries: int) -> Iterator[float]:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def each(results: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | ApiError]:
-    """The answers of a batch, an ApiError in place of each that was refused."""
-    for result in results:
-        if "answer" in result:
-            yield result["answer"]
-        else:
-            yield ApiError.of(result["problem"]["status"], result["problem"], "")
+def questions(observations: Iterable[Any]) -> dict[str, Any]:
+    """The body of a decide call for several observations."""
+    return {"requests": [question(observation) for observation in observations]}
+
+
+def rewards(given: Iterable[tuple[Decision | str, float]]) -> dict[str, Any]:
+    """The body of a reward call for several decisions. Raises ValueError as `reward`."""
+    return {"rewards": [reward(decision, value) for decision, value in given]}
+
+
+def each(content: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> list[T | ApiError]:
+    """The answers of a batch as `read` gives them, an ApiError in place of each that was refused."""
+    return [
+        read(result["answer"])
+        if "answer" in result
+        else ApiError.of(result["problem"]["status"], result["problem"], "")
+        for result in content["results"]
+    ]
+
+
+def matched(answer: Mapping[str, Any]) -> bool:
+    """True if the server has the reward."""
+    return bool(answer["matched"])
+
+
+def headers(token: str | None) -> dict[str, str]:
+    """What every call carries."""
+    return {} if token is None else {"authorization": f"Bearer {token}"}

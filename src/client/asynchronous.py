@@ -17,9 +17,8 @@ class AsyncClient:
     """As Client, with calls to be awaited."""
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 5.0, tries: int = 8) -> None:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._tries = tries
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+        self._http = httpx.AsyncClient(base_url=url, headers=answers.headers(token), timeout=timeout)
 
     async def decide(self, observation: Any, key: str | None = None, **options: Any) -> Decision:
         """A decision. `options`: request_id, allowed, candidates."""
@@ -27,9 +26,7 @@ class AsyncClient:
 
     async def decide_many(self, observations: Iterable[Any]) -> list[Decision | ApiError]:
         """A decision for each observation, up to 256, or what was wrong with it."""
-        body = {"requests": [answers.question(observation) for observation in observations]}
-        found = answers.each((await self._call("/v1/decide/batch", body))["results"])
-        return [answer if isinstance(answer, ApiError) else Decision.of(answer) for answer in found]
+        return answers.each(await self._call("/v1/decide/batch", answers.questions(observations)), Decision.of)
 
     async def reward(
         self,
@@ -40,14 +37,11 @@ class AsyncClient:
         reward_id: str | None = None,
     ) -> bool:
         """See Client.reward."""
-        answer = await self._call("/v1/reward", answers.reward(decision, value, key, final, reward_id))
-        return bool(answer["matched"])
+        return answers.matched(await self._call("/v1/reward", answers.reward(decision, value, key, final, reward_id)))
 
     async def reward_many(self, rewards: Sequence[tuple[Decision | str, float]]) -> list[bool | ApiError]:
         """See Client.reward_many."""
-        body = {"rewards": [answers.reward(decision, value) for decision, value in rewards]}
-        found = answers.each((await self._call("/v1/reward/batch", body))["results"])
-        return [answer if isinstance(answer, ApiError) else bool(answer["matched"]) for answer in found]
+        return answers.each(await self._call("/v1/reward/batch", answers.rewards(rewards)), answers.matched)
 
     async def _call(self, path: str, body: dict[str, Any]) -> Any:
         again, unanswered = retries(body)

@@ -24,9 +24,8 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 5.0, tries: int = 8) -> None:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._tries = tries
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self._http = httpx.Client(base_url=url, headers=answers.headers(token), timeout=timeout)
 
     def decide(self, observation: Any, key: str | None = None, **options: Any) -> Decision:
         """A decision. `options`: request_id, allowed, candidates."""
@@ -34,9 +33,7 @@ class Client:
 
     def decide_many(self, observations: Iterable[Any]) -> list[Decision | ApiError]:
         """A decision for each observation, up to 256, or what was wrong with it."""
-        body = {"requests": [answers.question(observation) for observation in observations]}
-        found = answers.each(self._call("/v1/decide/batch", body)["results"])
-        return [answer if isinstance(answer, ApiError) else Decision.of(answer) for answer in found]
+        return answers.each(self._call("/v1/decide/batch", answers.questions(observations)), Decision.of)
 
     def reward(
         self,
@@ -50,14 +47,11 @@ class Client:
 
         Raises ApiError 404 or 410 for an id whose decision does not wait; False for a key under which none does.
         """
-        answer = self._call("/v1/reward", answers.reward(decision, value, key, final, reward_id))
-        return bool(answer["matched"])
+        return answers.matched(self._call("/v1/reward", answers.reward(decision, value, key, final, reward_id)))
 
     def reward_many(self, rewards: Sequence[tuple[Decision | str, float]]) -> list[bool | ApiError]:
         """What each of up to 256 decisions earned, or why it was not taken."""
-        body = {"rewards": [answers.reward(decision, value) for decision, value in rewards]}
-        found = answers.each(self._call("/v1/reward/batch", body)["results"])
-        return [answer if isinstance(answer, ApiError) else bool(answer["matched"]) for answer in found]
+        return answers.each(self._call("/v1/reward/batch", answers.rewards(rewards)), answers.matched)
 
     def _call(self, path: str, body: dict[str, Any]) -> Any:
         again, unanswered = retries(body)

@@ -8,10 +8,9 @@ from typing import Any
 from ..shared.experiences.lane import Lane
 from ..shared.experiences.records import PENDING_KEY_BYTES, encode_key
 from ..shared.ids.decision_id import DecisionId
-from ..shared.ids.reward_journal import id_hash
 from ..shared.ids.rewards_by_id import Outcome
 from ..shared.rate_limit import RateLimit
-from ..shared.values import as_bool, as_number, as_text, fits_float32, shown
+from ..shared.values import as_bool, as_number, as_text, fits_float32, id_hash, shown
 from .application_hooks import ApplicationHooks
 from .recorder import Recorder
 from .turn import as_action
@@ -52,7 +51,7 @@ class Feedback:
             entry = self.lane.pending.entry(encoded)
             if entry is None:
                 entry = self.lane.forwarded.find(encoded)
-            return None if entry is None else self._recorder.decision_of(entry).id
+            return None if entry is None else str(DecisionId(self.lane.control.get("series"), int(entry["ticket"])))
 
     def reward(self, key: str, value: float, final: bool = True) -> bool:
         """A reward of the key's pending decision came in: any real number of Python, numpy or torch.

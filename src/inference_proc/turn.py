@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from ..shared.actions.offer import Choices, Offer, OfferReader
 from ..shared.application import Application, Verdict
 from ..shared.features import FeatureEncoder
-from ..shared.ids.reward_journal import id_hash
-from ..shared.values import as_text, described
+from ..shared.values import as_text, described, id_hash
 from .decision import Decision
 from .policy import Draw
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..evaluation.log.folder import LogSchema, read_log
@@ -28,6 +27,7 @@ from ..shared.instance import Instance, create_instance
 from ..shared.memory.segments import remove_instance
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.weights.publisher import claim_trainer
+from ..trainer_proc.devices import one_thread
 from ..trainer_proc.trainer import ContinuousTrainer
 
 _BATCH, _LARGE_BATCH = 128, 1024
@@ -65,9 +65,7 @@ def replay(
         folder = Path(tempfile.mkdtemp(prefix="tandem-replay-"))
         closing.callback(shutil.rmtree, folder, ignore_errors=True)
         trainer, buffer = _open(closing, config, folder, seed, schema)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        closing.callback(torch.set_num_threads, threads)
+        closing.enter_context(one_thread())
         _train(trainer, buffer, _as_records(records, buffer.instance), progress)
         if not trainer.model_version:
             raise TandemError(
@@ -87,7 +85,7 @@ def _open(
 ) -> tuple[ContinuousTrainer, ExperienceReplayBuffer]:
     """An instance of its own, and what trains it."""
     name = f"replay-{os.getpid()}-{secrets.token_hex(4)}"
-    trainer = dataclasses.replace(config.trainer, seed=seed, device="cpu", deterministic=True, live_guard=False)
+    trainer = dataclasses.replace(config.trainer, seed=seed, device="cpu", live_guard=False)
     inference = dataclasses.replace(config.inference, lanes=1, workers=1, pending_capacity=1024)
     create_instance(name, dataclasses.replace(config, data_dir=str(folder), trainer=trainer, inference=inference))
     closing.callback(remove_instance, name)

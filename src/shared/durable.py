@@ -55,12 +55,22 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def replace_synced(path: Path, data: bytes) -> None:
-    """Give a file new contents: whoever reads it finds the old ones or these, whole. Raises OSError."""
+    """Give a file new contents: whoever reads it finds the old ones or these, whole, also after a loss of power.
+
+    Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     write_synced(temporary, data)
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def replace_whole(path: Path, data: bytes) -> None:
+    """As `replace_synced`, without waiting for the disk: enough where only this process or its like may be killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
 
 
 def copy_synced(source: str, target: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import reprlib
 import struct
@@ -20,6 +21,16 @@ BAD_DATA = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeEr
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
+
+
+def key_hash(key: bytes) -> int:
+    """64-bit hash of an encoded key, the same in every process: by it a key is found in another lane's table."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def id_hash(text: str) -> int:
+    """64-bit hash of a client's id (of a request, a reward, a candidate), as `key_hash`; never 0, which means none."""
+    return key_hash(text.encode("utf-8", "surrogatepass")) or 1
 
 
 def shown(value: Any) -> str:

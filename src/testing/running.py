@@ -29,6 +29,7 @@ from ..shared.instance import create_instance
 from ..shared.memory.segments import remove_instance
 from ..shared.replay import ExperienceReplayBuffer
 from ..shared.weights.publisher import claim_trainer
+from ..trainer_proc.devices import one_thread
 from ..trainer_proc.trainer import ContinuousTrainer
 
 log = logging.getLogger(__name__)
@@ -109,17 +110,9 @@ class Running:
         trainer.look()
         planned = trainer.plan_tick()
         wanted, taken = planned if steps is None else steps, 0
-        # As the trainer process: a small model is trained fastest by one thread.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            while taken < wanted:
-                more = trainer.loop.tick(wanted - taken)
-                if not more:
-                    break
+        with one_thread():
+            while taken < wanted and (more := trainer.loop.tick(wanted - taken)):
                 taken += more
-        finally:
-            torch.set_num_threads(threads)
         return taken
 
     @property

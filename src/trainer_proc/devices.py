@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -47,6 +49,17 @@ def fit_threads(config: ContinuousTrainingConfig, weights_bytes: int) -> None:
     """
     if not config.threads and weights_bytes < _SMALL_BYTES:
         torch.set_num_threads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread within a process that is not the trainer's own, as `fit_threads` for small models."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def make_deterministic() -> None:

@@ -7,30 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_kit import RunningServer
+from server_kit import serving
 
 pytestmark = pytest.mark.browser
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
 
-LIGHTS = """
-from tandem import ActionHead, Application
 
-def create(settings, folder):
-    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
-"""
-
-
-def test_the_javascript_of_the_page_decides_and_rewards(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_javascript_of_the_page_decides_and_rewards(browser: Any, tmp_path: Path) -> None:
     """Its decision is recorded with its reward."""
     block = re.search(r"```js\n(.*?)```", PAGE, re.DOTALL)
     assert block is not None
-    (tmp_path / "lights_of_the_page.py").write_text(LIGHTS, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    running = RunningServer(tmp_path, application="lights_of_the_page")
-    try:
+    with serving(tmp_path) as running:
         page = browser.new_page()
         page.goto(f"{running.url}/livez")
         script = f"async () => {{ const base = '{running.url}'; {block[1]}\nreturn [decision, reward]; }}"
@@ -39,5 +27,3 @@ def test_the_javascript_of_the_page_decides_and_rewards(
         assert decision["labels"][0] in ("red", "green", "blue")
         assert reward == {"decision_id": decision["decision_id"], "matched": True, "counted": True}
         assert running.engine.get_stats()["completed"] == 1
-    finally:
-        running.close()

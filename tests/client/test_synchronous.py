@@ -6,35 +6,21 @@ import socket
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from server_kit import RunningServer
+from server_kit import serving
 from tandem.client import ApiError, AsyncClient, Client
 from tandem.shared.experiences.sampler import ReplayReader
-
-LIGHTS = """
-from tandem import ActionHead, Application
-
-def create(settings, folder):
-    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
-"""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server of an application with labels, and a token."""
-    folder = tmp_path_factory.mktemp("lights")
-    name = f"lights_{uuid.uuid4().hex[:8]}"
-    (folder / f"{name}.py").write_text(LIGHTS, encoding="utf-8")
-    sys.path.insert(0, str(folder))
-    running = RunningServer(folder, application=name, token="secret")
-    yield running
-    running.close()
-    sys.path.remove(str(folder))
+    with serving(tmp_path_factory.mktemp("lights"), token="secret") as running:
+        yield running
 
 
 def rewards(server: Any) -> dict[int, float]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,29 @@ class RunningServer:
 
         for path in Path(FOLDER).glob(f"{PREFIX}{self.name}*"):
             path.unlink(missing_ok=True)
+
+
+LIGHTS = """
+from tandem import ActionHead, Application
+
+def create(settings, folder):
+    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
+"""
+"""An application with one head, whose choices have labels, and without a model."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path, source: str = LIGHTS, **options: Any) -> Iterator[RunningServer]:
+    """A server of the application in this source, under a module name of its own."""
+    name = f"served_{uuid.uuid4().hex[:8]}"
+    (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    running = RunningServer(folder, application=name, **options)
+    try:
+        yield running
+    finally:
+        running.close()
+        sys.path.remove(str(folder))
 
 
 def ask(socket: ClientConnection, frame: Any, timeout: float = 10.0) -> dict[str, Any]:

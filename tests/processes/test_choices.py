@@ -12,10 +12,10 @@ import pytest
 import torch
 from tandem import Choices
 from tandem.inference_proc.engine import Engine
-from tandem.shared.actions.offer import id_hash
 from tandem.shared.instance import Instance
 from tandem.shared.learning import make_batch
 from tandem.shared.replay import ExperienceReplayBuffer
+from tandem.shared.values import id_hash
 
 from .conftest import Ctl
 

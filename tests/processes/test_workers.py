@@ -13,19 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from proof import figure, size
+from server_kit import LIGHTS
 from tandem.shared.experiences.sampler import ReplayReader
 from tandem.shared.instance import Instance
 
 from .conftest import Ctl
 
 WaitUntil = Callable[..., Any]
-
-LIGHTS = """
-from tandem import ActionHead, Application
-
-def create(settings, folder):
-    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
-"""
 
 
 class Client(threading.Thread):

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shared.actions.heads import record_sizes
 from ...shared.application import ActionHead, Application
+from ...shared.decision_log.schema import FORMAT, SCHEMA, log_layout, log_schema, parts_of
 from ...shared.decision_log.segments import OPEN, whole_rows
+from ...shared.durable import replace_whole
 from ...shared.experiences.records import RecordLayout
 from ..errors import EvaluationError
 from .decisions import NO_OTHER_HEADS
 
-FORMAT = 1
-SCHEMA = "schema.json"
 NEEDED = ("timestamp", "actual_reward", "probability", "decision", "action", "observation")
 """Fields without which nothing can be evaluated."""
 _DROPPED = ("sequence", "checksum", "padding")
@@ -43,23 +42,16 @@ class LogSchema:
     @classmethod
     def of(cls, application: Application) -> LogSchema:
         """That of an application."""
-        return cls(application.name, application.features, application.heads, application.gate_components)
+        return cls(application.name, *parts_of(application))
 
     @property
     def layout(self) -> RecordLayout:
         """The record layout, without what only pending entries need."""
-        return RecordLayout(len(self.features), len(self.heads), len(self.gate_components), **record_sizes(self.heads))
+        return log_layout(self.features, self.heads, self.gate_components)
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of `schema.json`."""
-        return {
-            "format": FORMAT,
-            "application": self.application,
-            "features": list(self.features),
-            "heads": [[head.name, head.size, list(head.labels)] for head in self.heads],
-            "gate_components": list(self.gate_components),
-            "records": self.layout.schema(),
-        }
+        return log_schema(self.application, self.features, self.heads, self.gate_components)
 
     @classmethod
     def read(cls, folder: Path) -> LogSchema:
@@ -130,7 +122,7 @@ def write_segment(folder: Path, schema: LogSchema, records: NDArray[Any], name: 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SCHEMA
     if not path.exists():
-        _write(path, json.dumps(schema.to_dict(), indent=1).encode())
+        replace_whole(path, json.dumps(schema.to_dict(), indent=1).encode())
     elif LogSchema.read(folder) != schema:
         raise EvaluationError(f"{path}: is the schema of another log; choose another folder")
     kept = [field for field in records.dtype.names or () if field not in _DROPPED]
@@ -142,9 +134,3 @@ def write_segment(folder: Path, schema: LogSchema, records: NDArray[Any], name: 
         np.save(file, packed, allow_pickle=False)
     os.replace(hidden, folder / f"{name}.npy")
     return folder / f"{name}.npy"
-
-
-def _write(path: Path, data: bytes) -> None:
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
-    hidden.write_bytes(data)
-    os.replace(hidden, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from operator import index
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values import as_text, described, fits_float32
+from ..values import as_text, described, fits_float32, id_hash
 from .heads import ActionHead, candidate_head, gaussian_head
 
 
@@ -121,11 +120,6 @@ class OfferReader:
         hashes[: len(ids)] = [id_hash(name) for name in ids]
         packed = (features.tobytes(), hashes.tobytes(), np.packbits(present, bitorder="little").tobytes())
         return Offer(b"".join(packed), None, inputs, ids)
-
-
-def id_hash(name: str) -> int:
-    """64-bit hash of a candidate's id, as records hold it: the same in every process."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def named(candidates: Any, hashed: int) -> tuple[str, ...]:

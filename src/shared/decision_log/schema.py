@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..actions.heads import record_sizes, schema_of
-from ..application import Application
+from ..application import ActionHead, Application
 from ..experiences.records import RecordLayout
 
 FORMAT = 1
@@ -13,18 +14,28 @@ SCHEMA = "schema.json"
 FOLDER = "decisions"
 """Of the log, in the instance's own folder, unless `decision_log.folder` names another."""
 
+Parts = tuple[tuple[str, ...], tuple[ActionHead, ...], tuple[str, ...]]
 
-def log_schema(application: Application) -> dict[str, Any]:
-    """The contents of `schema.json` for an application's decisions."""
-    heads = application.heads
-    records = RecordLayout(
-        len(application.features), len(heads), len(application.gate_components), **record_sizes(heads)
-    )
+
+def parts_of(application: Application) -> Parts:
+    """What the records of an application hold: features, action heads and gate components."""
+    return application.features, application.heads, application.gate_components
+
+
+def log_layout(features: Sequence[str], heads: Sequence[ActionHead], components: Sequence[str]) -> RecordLayout:
+    """The record layout of a log, without what only pending entries need."""
+    return RecordLayout(len(features), len(heads), len(components), **record_sizes(heads))
+
+
+def log_schema(
+    application: str, features: Sequence[str], heads: Sequence[ActionHead], components: Sequence[str]
+) -> dict[str, Any]:
+    """The contents of `schema.json`."""
     return {
         "format": FORMAT,
-        "application": application.name,
-        "features": list(application.features),
+        "application": application,
+        "features": list(features),
         "heads": schema_of(heads),
-        "gate_components": list(application.gate_components),
-        "records": records.schema(),
+        "gate_components": list(components),
+        "records": log_layout(features, heads, components).schema(),
     }

@@ -28,10 +28,14 @@ def whole_rows(data: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The records in a growing segment whose checksums are right: structured array [n]."""
     count = len(data) // dtype.itemsize
     rows: NDArray[Any] = np.frombuffer(data, dtype, count)
-    payloads = np.frombuffer(data, np.uint8, count * dtype.itemsize).reshape(count, dtype.itemsize)
-    sums = checksums(payloads[:, PREFIX_BYTES:], rows["sequence"].astype(np.int64))
-    whole: NDArray[Any] = rows[(sums == rows["checksum"].astype(np.int64)) & (rows["sequence"] > 0)]
+    whole: NDArray[Any] = rows[(sums_of(rows) == rows["checksum"]) & (rows["sequence"] > 0)]
     return whole
+
+
+def sums_of(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """The checksum that each record should have: uint64[n] of a structured array [n], contiguous."""
+    payloads = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)[:, PREFIX_BYTES:]
+    return checksums(payloads, rows["sequence"].astype(np.int64)).astype(np.uint64)
 
 
 class Segments:

@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..configuration.config import DecisionLogConfig
-from ..durable import replace_synced, seal, unseal
-from ..experiences.records import KEY_BYTES, checksums
+from ..durable import replace_synced, replace_whole, seal, unseal
+from ..experiences.records import KEY_BYTES
 from ..instance import Instance
 from ..memory.arrays import SharedArray
-from ..memory.rows import PREFIX_BYTES
 from ..rate_limit import RateLimit
-from .schema import FOLDER, SCHEMA, log_schema
-from .segments import Segments
+from .schema import FOLDER, SCHEMA, log_schema, parts_of
+from .segments import Segments, sums_of
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class DecisionLogWriter:
         self._segments = segments
 
     def _write_schema(self) -> None:
-        path, schema = self.folder / SCHEMA, log_schema(self._application)
+        path, schema = self.folder / SCHEMA, log_schema(self._application.name, *parts_of(self._application))
         if path.exists():
             if json.loads(path.read_text(encoding="utf-8")) != schema:
                 raise ValueError(f"{path} is that of other decisions; name another folder (decision_log.folder)")
@@ -165,9 +164,7 @@ class DecisionLogWriter:
         named = {str(lane): number for lane, number in marks.items()}
         plain = {"series": self._series, "marks": named, "missed": self._missed}
         # Not synced: a kill loses nothing of it, and five waits for the disk a second would hold up training.
-        hidden = self.folder / f".{_POSITIONS}"
-        hidden.write_bytes(seal(plain))
-        os.replace(hidden, self.folder / _POSITIONS)
+        replace_whole(self.folder / _POSITIONS, seal(plain))
 
     def _new_of(self, lane: int, mark: int) -> tuple[NDArray[Any], int]:
         """The whole records of a lane with numbers above `mark`, and the number of its newest."""
@@ -176,11 +173,8 @@ class DecisionLogWriter:
             return np.empty(0, self._dtype), mark
         numbers = np.arange(max(mark, head - self._capacity) + 1, head + 1, dtype=np.int64)
         rows = self._rings[lane].array[(numbers - 1) % self._capacity]
-        payloads = rows.view(np.uint8).reshape(len(rows), self._dtype.itemsize)[:, PREFIX_BYTES:]
         # The checksum as well: a row that is overwritten while it is copied carries another one.
-        whole = rows["sequence"].astype(np.int64) == numbers
-        whole &= checksums(payloads, numbers) == rows["checksum"].astype(np.int64)
-        return rows[whole], head
+        return rows[(rows["sequence"] == numbers.astype(np.uint64)) & (sums_of(rows) == rows["checksum"])], head
 
     def _disguised(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The records with their keys as `decision_log.keys` wants them."""
@@ -193,8 +187,7 @@ class DecisionLogWriter:
                 hashlib.blake2b(bytes(key), key=self._salt, digest_size=16).hexdigest().encode() for key in rows["key"]
             ]
             rows["key"] = np.array(digests, f"S{KEY_BYTES}")
-        payloads = rows.view(np.uint8).reshape(len(rows), self._dtype.itemsize)[:, PREFIX_BYTES:]
-        rows["checksum"] = checksums(payloads, rows["sequence"].astype(np.int64))
+        rows["checksum"] = sums_of(rows)
         return rows
 
 

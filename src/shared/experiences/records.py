@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..memory.rows import PREFIX_BYTES
 from ..values import all_fit_float32
+from ..values import key_hash as key_hash
 
 KEY_BYTES = 64
 PENDING_KEY_BYTES = 128
@@ -53,11 +54,6 @@ def decode_key(data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return data.decode("utf-8", "replace")
-
-
-def key_hash(key: bytes) -> int:
-    """64-bit hash of an encoded key, the same in every process: by it a key is found in another lane's table."""
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ entry and then looks at the others'. Both may refuse then, and neither counts tw
 from __future__ import annotations
 
 import enum
-import hashlib
 import threading
 from collections.abc import Callable
 
@@ -34,11 +33,6 @@ class Known(enum.Enum):
     COUNTED = "counted"
     BEING_COUNTED = "being counted"
     """Another process has it in hand at this moment."""
-
-
-def id_hash(text: str) -> int:
-    """A hash of a client's id, never 0; the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
 
 
 class RewardJournal:
@@ -67,8 +61,7 @@ class RewardJournal:
         NEW: it is this process's to count, by `writing`, the store into its own cell, and `written`.
         """
         self._settle()
-        place = self._places.get((ticket, hashed))
-        if place is not None:
+        if (ticket, hashed) in self._places:
             return Known.COUNTED
         own, entries = self._own, len(self._own) - 1
         count = int(own[0, 0])

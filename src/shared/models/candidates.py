@@ -53,9 +53,16 @@ class Joint:
 
     def arrays(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Joint features float32[M, D] and mask bool[M] of one request's inputs, in numpy."""
+        x, candidates, mask = self.array_parts(inputs)
+        return self.of_arrays(x, candidates), mask
+
+    def array_parts(
+        self, inputs: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+        """`parts` of one request's inputs, in numpy: float32[F], float32[M, C] and bool[M]."""
         end = self.features + self.most * self.own
         candidates = inputs[self.features : end].reshape(self.most, self.own)
-        return self.of_arrays(inputs[: self.features], candidates), inputs[end:] > 0.5
+        return inputs[: self.features], candidates, inputs[end:] > 0.5
 
     def of_arrays(self, x: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.float32]:
         """Joint features float32[N, D] of float32[F] and float32[N, C], in numpy."""
@@ -178,10 +185,7 @@ class CandidateModule(nn.Module):
         return (torch.where(mask, scores, MASKED),)
 
     def _infer(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32]]:
-        joint = self.joint
-        end = joint.features + joint.most * joint.own
-        mask = inputs[end:] > 0.5
-        candidates = inputs[joint.features : end].reshape(joint.most, joint.own)
-        found = self.module.infer(inputs[: joint.features], candidates, mask)  # type: ignore[operator]
+        x, candidates, mask = self.joint.array_parts(inputs)
+        found = self.module.infer(x, candidates, mask)  # type: ignore[operator]
         scores = np.asarray(found[0] if isinstance(found, (tuple, list)) else found)
         return (np.where(mask, scores, np.float32(MASKED)),)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tandem import ActionHead, CandidateHead, Choices, GaussianHead
-from tandem.shared.actions.offer import OfferReader, id_hash
+from tandem.shared.actions.offer import OfferReader
 from tandem.shared.experiences.records import encode_key, key_hash
+from tandem.shared.values import id_hash
 
 SIDE, SIZE = ActionHead("side", 3, ("left", "middle", "right")), ActionHead("size", 10)
 ITEM = CandidateHead("item", 3, ("price", "fame"))

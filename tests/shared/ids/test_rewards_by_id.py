@@ -14,8 +14,8 @@ from proof import Planted, at_line, raise_planted
 from tandem.shared.experiences.lane import Lane
 from tandem.shared.experiences.records import SEND, WAIT
 from tandem.shared.ids.decision_id import DecisionId
-from tandem.shared.ids.reward_journal import id_hash
 from tandem.shared.ids.rewards_by_id import Outcome, RewardsById
+from tandem.shared.values import id_hash
 
 MakeChannel = Callable[..., Any]
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Call = Callable[[Request], Awaitable[Response]]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -103,11 +102,15 @@ class Calls:
                 raise Refused(403, "needs the token (Authorization: Bearer ...), or a program on this machine")
             return _json(await answer(await self._body(request, kind)))
         except Exception as error:
-            refused = refusal(error)
-            if refused is None:
-                self._warn.exception(log, "a call could not be answered")
-                refused = Refused(500, "the policy could not decide for this observation")
-            return refused.response()
+            return self._refused(error).response()
+
+    def _refused(self, error: Exception) -> Refused:
+        """How a failure is answered, inside its handler; what no client could mend is logged."""
+        refused = refusal(error)
+        if refused is not None:
+            return refused
+        self._warn.exception(log, "a call could not be answered")
+        return Refused(500, "the policy could not decide for this observation")
 
     async def _body(self, request: Request, kind: type[T]) -> T:
         try:
@@ -147,13 +150,12 @@ class Calls:
         return [self._result(next(decided)) if result is None else result for result in results]
 
     def _result(self, decision: Any) -> DecideResult:
-        if not isinstance(decision, Exception):
+        try:
+            if isinstance(decision, Exception):
+                raise decision
             return DecideResult(self._answer(decision))
-        refused = refusal(decision)
-        if refused is None:
-            self._warn.warning(log, "an observation could not be decided: %r", decision)
-            refused = Refused(500, "the policy could not decide for this observation")
-        return DecideResult(problem=refused.problem)
+        except Exception as error:
+            return DecideResult(problem=self._refused(error).problem)
 
     def _checked(self, asked: DecideRequest) -> Asked:
         """The question as the engine takes it. Raises Refused for one that the application cannot be asked."""

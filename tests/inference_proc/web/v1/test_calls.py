@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import math
-import sys
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from server_kit import RunningServer, simulator_observation
+from server_kit import RunningServer, serving, simulator_observation
 from tandem.inference_proc.engine import Engine
 from tandem.shared.experiences.sampler import ReplayReader
-
-LIGHTS = """
-from tandem import ActionHead, Application
-
-def create(settings, folder):
-    return Application("lights", ("east", "north"), (ActionHead("light", 3, ("red", "green", "blue")),))
-"""
 
 
 @pytest.fixture(scope="module")
 def lights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server of an application with one head whose choices have labels."""
-    folder = tmp_path_factory.mktemp("lights")
-    name = f"lights_{uuid.uuid4().hex[:8]}"
-    (folder / f"{name}.py").write_text(LIGHTS, encoding="utf-8")
-    sys.path.insert(0, str(folder))
-    running = RunningServer(folder, application=name, inference={"lanes": 3})
-    yield running
-    running.close()
-    sys.path.remove(str(folder))
+    with serving(tmp_path_factory.mktemp("lights"), inference={"lanes": 3}) as running:
+        yield running
 
 
 def call(server: Any, path: str, **body: Any) -> Any:
@@ -278,22 +264,14 @@ def test_what_is_allowed_is_drawn_and_recorded(lights: Any) -> None:
 @pytest.fixture(scope="module")
 def made_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """`made_of(head)`: a server of an application with this one head (Python text)."""
-    running = []
+    with contextlib.ExitStack() as running:
 
-    def make(head: str) -> Any:
-        folder = tmp_path_factory.mktemp("made")
-        name = f"made_{uuid.uuid4().hex[:8]}"
-        source = "from tandem import Application, CandidateHead, GaussianHead\ndef create(settings, folder):\n"
-        source += f"    return Application('made', ('mood',), ({head},))\n"
-        (folder / f"{name}.py").write_text(source, encoding="utf-8")
-        sys.path.insert(0, str(folder))
-        running.append((RunningServer(folder, application=name), str(folder)))
-        return running[-1][0]
+        def make(head: str) -> Any:
+            source = "from tandem import Application, CandidateHead, GaussianHead\ndef create(settings, folder):\n"
+            source += f"    return Application('made', ('mood',), ({head},))\n"
+            return running.enter_context(serving(tmp_path_factory.mktemp("made"), source))
 
-    yield make
-    for server, folder in running:
-        server.close()
-        sys.path.remove(folder)
+        yield make
 
 
 def test_candidates_come_with_the_request(made_of: Any) -> None:
