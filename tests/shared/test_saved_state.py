@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tandem.inference_proc.engine import Engine
 from tandem.shared.durable import copy_synced, read_checked, seal, unseal
 from tandem.shared.experiences.experience import Experience
+from tandem.shared.ids.rewards_by_id import Outcome
 from tandem.shared.instance import Instance, create_instance
 from tandem.shared.memory.segments import remove_instance
 from tandem.shared.replay import ExperienceReplayBuffer
@@ -62,6 +64,31 @@ def test_a_stop_keeps_everything(toy_instance: Callable[..., Any]) -> None:
     slots = again.instance.open_slots(flat.layout)
     assert torch.equal(slots.data[slots.find(7)], flat.flat)
     assert again.update_pending_reward("home", 0.5) is not None
+
+
+def test_an_id_is_not_given_out_twice(toy_instance: Callable[..., Any]) -> None:
+    """Not even if the machine dies and the next start falls back to the state of an earlier stop; that one's ids go on
+    naming their decisions, and those that died with the machine name none.
+    """
+    first = toy_instance()
+    engine = Engine(first)
+    before = engine.decide(None, [0.1, 0.2, 0.3, 0.4]).id
+    engine.close()
+    save(first.control, first.data_dir / "kept")
+    names = [before]
+    for _ in range(3):
+        remove_instance(first.name)  # nothing is saved: all dies at once
+        create_instance(first.name, first.config)
+        engine = Engine(Instance(first.name))
+        names.append(engine.decide(None, [0.1, 0.2, 0.3, 0.4]).id)
+        engine.close()
+    assert len(set(names)) == len(names)
+    engine = Engine(Instance(first.name))
+    assert [engine.reward_decision(name, 0.5) for name in names[1:3]] == [Outcome.GONE] * 2
+    assert [engine.reward_decision(name, 0.5) for name in (before, names[3])] == [Outcome.COUNTED] * 2
+    rows = ExperienceReplayBuffer(engine.instance).reader.recent(10)
+    assert {int(row["ticket"]) for row in rows} == {int(name.partition("-")[2], 16) for name in (before, names[3])}
+    engine.close()
 
 
 def test_fresh_starts_empty(toy_instance: Callable[..., Any]) -> None:

@@ -90,6 +90,26 @@ def test_what_was_overwritten_is_counted(made: Any) -> None:
     assert engine.control.get("metrics.unlogged") == 36
 
 
+def test_a_damaged_record_is_left_out_and_logged_again(made: Any) -> None:
+    """What a loss of power leaves may have its length and not its contents: such a record is not taken for one."""
+    engine, writer_of = made()
+    first = writer_of()
+    decide(engine, 10)
+    look(first)
+    before = (first.folder / "positions.json").read_bytes()
+    decide(engine, 3, 10)
+    look(first)
+    (first.folder / "positions.json").write_bytes(before)
+    (path,) = first.folder.glob(f"*{OPEN}")
+    data = bytearray(path.read_bytes())
+    data[-60:] = bytes(60)
+    path.write_bytes(data)
+    assert logged(first.folder) == list(range(12))
+    look(writer_of())
+    assert logged(first.folder) == list(range(13))
+    assert engine.control.get("metrics.unlogged") == 0
+
+
 def test_a_gap_is_counted_also_by_a_successor(made: Any) -> None:
     """Killed after it appended what came after a gap, and before it said so: the gap is found in the segment."""
     engine, writer_of = made(capacity=64)
